@@ -1,0 +1,29 @@
+# The daily work. `make help` lists it.
+
+.PHONY: help run build test check fmt record clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: ## install what is missing, build, start everything in the foreground; Ctrl-C ends it
+	@exec Scripts/run
+
+build: ## release build
+	swift build -c release
+
+test: ## everything: check, then end to end through nginx with curl and the official SDKs
+	@exec Scripts/test
+
+check: ## the gate before a commit: format, module dependencies, warnings, unit tests
+	swift format lint --strict --recursive Sources Tests Package.swift
+	CLAUDE_FCGI_CHECK=1 swift test --explicit-target-dependency-import-check error
+
+fmt: ## format the Swift sources in place
+	swift format --in-place --recursive Sources Tests Package.swift
+
+record: ## record a transcript from the real CLI (ARGS="case …")
+	@exec Scripts/record $(ARGS)
+
+clean: ## what was built and run; keeps .env, the venv and the CLI
+	rm -rf .build .run

@@ -1,0 +1,87 @@
+import ArgumentParser
+import CLinux
+import Dialects
+import FastCGI
+import Glibc
+import Logging
+
+/// `claude-fcgi respond`: one responder process.
+struct RespondCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "respond",
+        abstract: "Answer FastCGI requests on descriptor 0, on systemd's socket, or on --socket.",
+        discussion: "SIGTERM drains: no new requests are accepted, those under way are finished, then the exit status is 0.")
+
+    /// sysexits(3): a configuration error; supervisors are told not to start the responder again.
+    private static let configurationError = ExitCode(78)
+
+    @Option(help: "Bind this path and accept there.")
+    var socket: String?
+
+    func run() throws {
+        let settings: Settings
+        do throws(SettingsError) {
+            settings = try Settings(environment: try DotEnv.environment())
+        } catch {
+            throw refusal("\(error)")
+        }
+        guard let key = settings.proxyAPIKey else {
+            throw refusal("PROXY_API_KEY: is not set; put PROXY_API_KEY=a-long-random-secret into the environment or .env")
+        }
+        let logger = settings.makeLogger()
+        // Before any thread: all inherit the mask, and the signals reach sigwait alone.
+        let signals = StopSignals()
+        clinux_subreaper()
+        let launcher = ClaudeLauncher(settings: settings)
+        let models = ModelCatalogStore(launcher: launcher, logger: logger)
+        do throws(FileError) {
+            try launcher.prepareDirectories()
+        } catch {
+            throw refusal("RUN_DIR: \(error); the responder needs a directory that it may write")
+        }
+        try checkCLI(models, logger)
+        let listening: ListeningSocket
+        do throws(ListeningSocketError) {
+            listening = if let socket { try .bind(path: socket) } else { try .inherited() }
+        } catch {
+            throw refusal("socket: \(error)")
+        }
+        let responder = Responder(settings: settings, key: key, launcher: launcher, models: models, logger: logger)
+        let server = try FastCGIServer(
+            listener: listening.descriptor, threads: settings.threadsPerResponder, handler: responder.handle)
+        signals.onStop {
+            logger.info("draining", metadata: [LogKey.reason: "\($0)"])
+            SystemdNotification.send("STOPPING=1")
+            server.stop()
+        }
+        logger.info(
+            "responder started", metadata: ["pid": "\(getpid())", "threads": "\(settings.threadsPerResponder)"])
+        SystemdNotification.send("READY=1")
+        try server.run()
+        listening.unlinkIfBound()
+        logger.info("responder ended", metadata: ["pid": "\(getpid())"])
+    }
+
+    /// A CLI that is missing or fails may come back, and requests say so until then. One that is too old stops the start.
+    private func checkCLI(_ models: ModelCatalogStore, _ logger: Logger) throws {
+        let catalog: ModelCatalog
+        do throws(APIError) {
+            catalog = try models.catalog()
+        } catch {
+            logger.error(
+                "the CLI can't be used",
+                metadata: [LogKey.errorKind: "\(error.kind.rawValue)", LogKey.errorCause: "\(error.cause ?? "")"])
+            return
+        }
+        if let version = catalog.version, version < .minimum {
+            throw refusal(
+                "CLAUDE_PATH: the Claude Code CLI is version \(version), this service needs \(ClaudeVersion.minimum) or newer; update it with `claude update`, or set CLAUDE_PATH to a newer one")
+        }
+    }
+
+    private func refusal(_ message: String) -> ExitCode {
+        let text = "claude-fcgi: \(message)\n"
+        _ = unsafe write(2, text, text.utf8.count)
+        return Self.configurationError
+    }
+}

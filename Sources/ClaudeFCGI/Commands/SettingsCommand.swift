@@ -1,0 +1,35 @@
+import ArgumentParser
+
+/// `claude-fcgi settings`: what the scripts around this program need to know of its settings.
+struct SettingsCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "settings", abstract: "Print the settings in force, without secrets.")
+
+    @Flag(help: "As NAME='value' lines that a shell can eval.")
+    var shell = false
+
+    func run() throws {
+        let settings = try Settings(environment: try DotEnv.environment())
+        let login =
+            switch ClaudeEnvironment(service: settings.environment).login {
+            case .variable: "env"
+            case .stored: "stored"
+            case .none: "none"
+            }
+        let values: [(String, String)] = [
+            ("PORT", "\(settings.port)"), ("TLS_PORT", "\(settings.tlsPort)"), ("BIND_ADDRESS", settings.bindAddress),
+            ("RUN_DIR", settings.runDirectory), ("RESPONDERS", "\(settings.responders)"),
+            ("PROXY_API_KEY_SET", settings.proxyAPIKey == nil ? "no" : "yes"),
+            ("CLAUDE_PATH", ClaudeLocator.path(settings) ?? ""), ("LOGIN", login),
+            ("LOG_LEVEL", settings.logLevel.rawValue), ("LOG_FORMAT", settings.logFormat.rawValue),
+            ("REQUEST_TIMEOUT_MS", "\(Int(settings.requestTimeout.milliseconds))"),
+            ("QUEUE_TIMEOUT_MS", "\(Int(settings.queueTimeout.milliseconds))"),
+            ("WORKER_CONCURRENCY", "\(settings.concurrency)"), ("MAX_QUEUE_SIZE", "\(settings.queueLimit)"),
+            ("ALLOWED_DIRECTORIES", settings.allowedDirectories.joined(separator: ":")),
+            ("DEFAULT_MODEL", settings.defaultModel ?? ""),
+        ]
+        for (name, value) in values {
+            print(shell ? "\(name)='\(value.replacing("'", with: "'\\''"))'" : "\(name)=\(value)")
+        }
+    }
+}

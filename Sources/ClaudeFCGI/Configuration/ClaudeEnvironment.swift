@@ -1,0 +1,80 @@
+/// The environment of a CLI process: built from a list, never inherited whole, because what is in it reaches the CLI's tools.
+struct ClaudeEnvironment: Sendable {
+    /// The variable that marks a run's processes, so that those which left the CLI's process group are found at its end.
+    static let runMarker = "CLAUDE_FCGI_RUN"
+
+    private static let names: Set<String> = [
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
+        "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
+        "no_proxy", "all_proxy", "API_TIMEOUT_MS", "CLOUD_ML_REGION", "GOOGLE_APPLICATION_CREDENTIALS", "GCLOUD_PROJECT",
+        "MAX_THINKING_TOKENS", "IS_SANDBOX",
+    ]
+    private static let prefixes = ["ANTHROPIC_", "CLAUDE_", "AWS_", "AZURE_", "GOOGLE_CLOUD_", "VERTEX_", "BEDROCK_", "LC_"]
+
+    /// What a CLI session sets for its children. A service started from inside one would otherwise run nested sessions; the
+    /// rest is this service's own.
+    private static let excluded: Set<String> = [
+        "CLAUDE_PATH", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT", "CLAUDE_CODE_SESSION_ID",
+        "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_MESSAGING_SOCKET", "CLAUDE_CODE_MESSAGING_TOKEN",
+        "CLAUDE_CODE_CHILD_NOTES_DIR", "CLAUDE_CODE_SESSION_ATTENDED", "CLAUDE_CODE_EXECPATH", "CLAUDE_PID",
+        "CLAUDE_EFFORT", "CLAUDE_FCGI_RUN",
+    ]
+
+    private let inherited: [String: String]
+
+    /// From the service's own environment.
+    init(service environment: [String: String]) {
+        var picked = environment.filter { name, _ in
+            !Self.excluded.contains(name)
+                && (Self.names.contains(name) || Self.prefixes.contains { name.hasPrefix($0) })
+        }
+        for (name, value) in [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("CLAUDE_CODE_MAX_RETRIES", "2"),
+        ] where picked[name] == nil {
+            picked[name] = value
+        }
+        for name in [
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY", "DISABLE_AUTOUPDATER", "DISABLE_ERROR_REPORTING",
+        ] {
+            picked[name] = "1"
+        }
+        inherited = picked
+    }
+
+    /// One run's environment, as `NAME=value`.
+    ///
+    /// - Parameters:
+    ///   - temporaryDirectory: The run's own; the CLI leaves sockets and probes there.
+    ///   - marker: The run's id.
+    ///   - readsAttachments: False adds the second lock against `@path` in a caller's text.
+    func entries(temporaryDirectory: String, marker: String, readsAttachments: Bool) -> [String] {
+        var all = inherited
+        all["TMPDIR"] = temporaryDirectory
+        all["CLAUDE_CODE_TMPDIR"] = temporaryDirectory
+        all[Self.runMarker] = marker
+        if !readsAttachments { all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1" }
+        return all.map { "\($0.key)=\($0.value)" }
+    }
+
+    /// Where the CLI keeps its own state.
+    var configurationDirectory: String? {
+        inherited["CLAUDE_CONFIG_DIR"] ?? inherited["HOME"].map { $0 + "/.claude" }
+    }
+
+    /// How the CLI will log in.
+    var login: Login {
+        let variables = [
+            "ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_USE_BEDROCK",
+            "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY",
+        ]
+        if let name = variables.first(where: { !(inherited[$0] ?? "").isEmpty }) { return .variable(name) }
+        if let directory = configurationDirectory, Files.identity(directory + "/.credentials.json") != nil { return .stored }
+        return .none
+    }
+
+    enum Login: Equatable {
+        case variable(String)
+        case stored
+        case none
+    }
+}

@@ -1,0 +1,159 @@
+import Glibc
+
+/// A setting that can't be used: which one, why, and what to write instead.
+struct SettingsError: Error, Equatable, CustomStringConvertible {
+    let variable: String
+    let problem: String
+
+    var description: String { "\(variable): \(problem)" }
+}
+
+/// Everything that the environment (and `.env` behind it) sets.
+struct Settings: Sendable {
+    /// How much each request may log.
+    enum LogFormat: String, Sendable, CaseIterable { case auto, json, text }
+    enum LogLevel: String, Sendable, CaseIterable { case debug, info, warn, error }
+
+    /// Threads beyond those that run or wait, over all responders: for `/health`, `/v1/models` and for saying no.
+    static let spareThreads = 16
+    /// nginx's own limit (deploy/nginx.conf); the responder's is the same so that neither is a surprise.
+    static let bodyLimitBytes = 32 << 20
+    /// deploy/nginx.conf waits a little longer than this for a responder's next byte.
+    static let longestRequest = Duration.seconds(3600)
+
+    let port: Int
+    let tlsPort: Int
+    let bindAddress: String
+    let runDirectory: String
+    let responders: Int
+    let proxyAPIKey: String?
+    let logLevel: LogLevel
+    let logFormat: LogFormat
+    let requestTimeout: Duration
+    let concurrency: Int
+    let queueLimit: Int
+    let queueTimeout: Duration
+    let claudePath: String?
+    let allowedDirectories: [String]
+    let defaultModel: String?
+    /// The whole environment, `.env` behind it: what the CLI's own environment is picked from.
+    let environment: [String: String]
+
+    /// Threads of one responder: all responders together have one for each request that runs or waits, and spares.
+    var threadsPerResponder: Int {
+        let needed = concurrency + queueLimit + Self.spareThreads
+        return (needed + responders - 1) / responders
+    }
+
+    /// Where runs keep their temporary files, one directory each.
+    var temporaryDirectory: String { runDirectory + "/tmp" }
+
+    /// The empty directory that chat runs stand in. Its path reaches the model, so its name says nothing.
+    var chatDirectory: String { runDirectory + "/w" }
+
+    /// Where `/api/run` makes directories for runs that name none.
+    var workspaceDirectory: String { runDirectory + "/workspace" }
+
+    init(environment: [String: String]) throws(SettingsError) {
+        let reader = SettingsReader(environment: environment)
+        port = try reader.integer("PORT", default: 6789, in: 1...65535)
+        tlsPort = try reader.integer("TLS_PORT", default: 6790, in: 1...65535)
+        if port == tlsPort {
+            throw SettingsError(variable: "TLS_PORT", problem: "is the same as PORT (\(port)); give HTTPS a port of its own")
+        }
+        bindAddress = try reader.address("BIND_ADDRESS", default: "127.0.0.1")
+        runDirectory = reader.path("RUN_DIR", default: ".run")
+        responders = try reader.integer("RESPONDERS", default: 2, in: 1...64)
+        proxyAPIKey = try reader.key("PROXY_API_KEY")
+        logLevel = try reader.choice("LOG_LEVEL", default: .info)
+        logFormat = try reader.choice("LOG_FORMAT", default: .auto)
+        requestTimeout = try reader.milliseconds("REQUEST_TIMEOUT_MS", default: 300_000, atLeast: 1000)
+        concurrency = try reader.integer("WORKER_CONCURRENCY", default: 2, in: 1...1000)
+        queueLimit = try reader.integer("MAX_QUEUE_SIZE", default: 100, in: 0...10_000)
+        queueTimeout = try reader.milliseconds("QUEUE_TIMEOUT_MS", default: 60_000, atLeast: 1)
+        if requestTimeout + queueTimeout > Self.longestRequest {
+            throw SettingsError(
+                variable: "REQUEST_TIMEOUT_MS",
+                problem: "together with QUEUE_TIMEOUT_MS it must not exceed 3600000 (an hour), for which deploy/nginx.conf waits")
+        }
+        claudePath = reader.text("CLAUDE_PATH")
+        let roots = reader.text("ALLOWED_DIRECTORIES")?.split(separator: ":").map { String($0) } ?? []
+        for root in roots where !root.hasPrefix("/") {
+            throw SettingsError(
+                variable: "ALLOWED_DIRECTORIES", problem: "`\(root)` is not an absolute path; write /a/path:/another/path")
+        }
+        allowedDirectories = roots
+        defaultModel = reader.text("DEFAULT_MODEL")
+        self.environment = environment
+    }
+}
+
+/// Reads single settings. An empty value counts as none, as in `.env` templates.
+private struct SettingsReader {
+    let environment: [String: String]
+
+    func text(_ name: String) -> String? { environment[name].flatMap { $0.isEmpty ? nil : $0 } }
+
+    func integer(_ name: String, default fallback: Int, in range: ClosedRange<Int>) throws(SettingsError) -> Int {
+        guard let text = text(name) else { return fallback }
+        guard let value = Int(text), range.contains(value) else {
+            throw SettingsError(
+                variable: name,
+                problem: "must be a whole number from \(range.lowerBound) to \(range.upperBound), not `\(text)`; the default is \(fallback)")
+        }
+        return value
+    }
+
+    func milliseconds(_ name: String, default fallback: Int, atLeast least: Int) throws(SettingsError) -> Duration {
+        .milliseconds(try integer(name, default: fallback, in: least...3_600_000))
+    }
+
+    func choice<Choice: RawRepresentable & CaseIterable>(
+        _ name: String, default fallback: Choice
+    ) throws(SettingsError) -> Choice where Choice.RawValue == String {
+        guard let text = text(name) else { return fallback }
+        guard let value = Choice(rawValue: text) else {
+            let names = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+            throw SettingsError(variable: name, problem: "must be one of \(names), not `\(text)`")
+        }
+        return value
+    }
+
+    func path(_ name: String, default fallback: String) -> String {
+        let path = text(name) ?? fallback
+        return path.hasPrefix("/") ? path : currentDirectory() + "/" + path
+    }
+
+    /// A numeric address or `*`; it goes into nginx's configuration.
+    func address(_ name: String, default fallback: String) throws(SettingsError) -> String {
+        let value = text(name) ?? fallback
+        guard value == "*" || value.utf8.allSatisfy({ "0123456789abcdefABCDEF.:[]".utf8.contains($0) }) else {
+            throw SettingsError(variable: name, problem: "must be a numeric address such as 127.0.0.1, 0.0.0.0 or [::], or `*`")
+        }
+        return value
+    }
+
+    /// From the variable, or from the file of that name in lower case that systemd's LoadCredential= provides.
+    func key(_ name: String) throws(SettingsError) -> String? {
+        var key = text(name)
+        if key == nil, let directory = text("CREDENTIALS_DIRECTORY") {
+            key = try? Files.read("\(directory)/\(name.lowercased())", limitBytes: 4096).trimmed
+        }
+        guard let key, !key.isEmpty else { return nil }
+        guard key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
+            throw SettingsError(
+                variable: name, problem: "has white space or characters beyond ASCII, which no HTTP client can send in a header")
+        }
+        return key
+    }
+}
+
+extension String {
+    /// Without white space at both ends.
+    var trimmed: String {
+        var text = Substring(self)
+        while let first = text.first, first.isWhitespace { text.removeFirst() }
+        while let last = text.last, last.isWhitespace { text.removeLast() }
+        return String(text)
+    }
+}

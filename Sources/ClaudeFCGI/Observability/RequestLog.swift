@@ -1,0 +1,104 @@
+import Dialects
+import Logging
+
+/// The keys of log metadata, in one place.
+enum LogKey {
+    static let requestID = "request.id"
+    static let clientName = "client.name"
+    static let clientAddress = "client.address"
+    static let method = "http.method"
+    static let route = "http.route"
+    static let status = "http.status"
+    static let sentBytes = "http.sent_bytes"
+    static let model = "model"
+    static let isStream = "stream"
+    static let outcome = "outcome"
+    static let queueMilliseconds = "time.queue_ms"
+    static let firstByteMilliseconds = "time.first_byte_ms"
+    static let totalMilliseconds = "time.total_ms"
+    static let inputTokens = "tokens.input"
+    static let outputTokens = "tokens.output"
+    static let cacheReadTokens = "tokens.cache_read"
+    static let cost = "cost_usd"
+    static let cliPID = "cli.pid"
+    static let cliEnd = "cli.end"
+    static let cliErrors = "cli.stderr"
+    static let errorKind = "error.kind"
+    static let errorCause = "error.cause"
+    static let ignoredParameters = "ignored"
+    static let reason = "reason"
+}
+
+/// What is known of one request, written as one line when it has ended.
+///
+/// No prompt, answer or key is ever among it.
+struct RequestLog {
+    let requestID: String
+    let started = ContinuousClock.now
+    var clientAddress: String?
+    var clientName: String?
+    var method = ""
+    var route = "-"
+    var model: String?
+    var isStream = false
+    var status = 0
+    var sentBytes = 0
+    var admitted: ContinuousClock.Instant?
+    var firstByte: ContinuousClock.Instant?
+    var usage: TokenUsage?
+    var costUSD: Double?
+    var cliPID: Int32?
+    var cliEnd: String?
+    var cliErrors: String?
+    var error: APIError?
+    var isAbandoned = false
+    var ignoredParameters: [String] = []
+
+    init(requestID: String) { self.requestID = requestID }
+
+    /// Writes the line: `info`, or `warning` where the operator should act.
+    func write(to logger: Logger) {
+        let now = ContinuousClock.now
+        var fields: Logger.Metadata = [
+            LogKey.requestID: "\(requestID)", LogKey.method: "\(method)", LogKey.route: "\(route)",
+            LogKey.status: "\(status)", LogKey.totalMilliseconds: "\((now - started).milliseconds)",
+            LogKey.sentBytes: "\(sentBytes)",
+            LogKey.outcome: "\(isAbandoned ? "abandoned" : error == nil ? "ok" : "failed")",
+        ]
+        func set(_ key: String, _ value: (some CustomStringConvertible)?) {
+            if let value { fields[key] = "\(value)" }
+        }
+        set(LogKey.clientAddress, clientAddress)
+        set(LogKey.clientName, clientName)
+        set(LogKey.model, model)
+        if isStream { fields[LogKey.isStream] = "true" }
+        set(LogKey.queueMilliseconds, admitted.map { ($0 - started).milliseconds })
+        set(LogKey.firstByteMilliseconds, firstByte.map { ($0 - started).milliseconds })
+        set(LogKey.inputTokens, usage?.prompt)
+        set(LogKey.outputTokens, usage?.output)
+        set(LogKey.cacheReadTokens, usage?.cacheRead)
+        set(LogKey.cost, costUSD)
+        set(LogKey.cliPID, cliPID)
+        set(LogKey.cliEnd, cliEnd)
+        set(LogKey.cliErrors, cliErrors)
+        set(LogKey.errorKind, error?.kind.rawValue)
+        set(LogKey.errorCause, error?.cause)
+        if !ignoredParameters.isEmpty { set(LogKey.ignoredParameters, ignoredParameters.joined(separator: ",")) }
+        logger.log(level: needsOperator ? .warning : .info, "request", metadata: fields)
+    }
+
+    private var needsOperator: Bool {
+        switch error?.kind {
+        case .internal, .cliNotFound, .cli, .upstreamAuth: true
+        default: false
+        }
+    }
+}
+
+extension Duration {
+    /// Milliseconds with three decimals, for logs.
+    var milliseconds: Double {
+        let (seconds, attoseconds) = components
+        return Double(seconds) * 1000 + Double(attoseconds / 1_000_000_000_000) / 1000
+    }
+}

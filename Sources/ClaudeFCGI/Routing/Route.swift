@@ -1,0 +1,97 @@
+import Dialects
+
+/// What a path leads to.
+enum Route: Equatable, Sendable {
+    case health
+    case models
+    case model(id: String)
+    case chatCompletions
+    case messages
+    case run
+
+    /// The name in logs: few values, no caller's text.
+    var name: String {
+        switch self {
+        case .health: "/health"
+        case .models: "/v1/models"
+        case .model: "/v1/models/ID"
+        case .chatCompletions: "/v1/chat/completions"
+        case .messages: "/v1/messages"
+        case .run: "/api/run"
+        }
+    }
+
+    var dialect: Dialect {
+        switch self {
+        case .health, .run: .direct
+        case .models, .model, .chatCompletions: .openAI
+        case .messages: .anthropic
+        }
+    }
+
+    /// Whether the route is open to requests without a key.
+    var isOpen: Bool { self == .health }
+
+    private var method: String {
+        switch self {
+        case .health, .models, .model: "GET"
+        case .chatCompletions, .messages, .run: "POST"
+        }
+    }
+
+    /// The route of a request.
+    ///
+    /// - Throws: ``APIError`` not_found or method_not_allowed.
+    static func of(method: String, path: String) throws(APIError) -> Route {
+        guard let route = of(path: path) else {
+            throw APIError(
+                .notFound,
+                "There is nothing at this path. Served are /v1/chat/completions, /v1/messages, /v1/models, /api/run and /health.")
+        }
+        // HEAD is GET without a body; nginx drops the body.
+        guard method == route.method || (method == "HEAD" && route.method == "GET") else {
+            throw APIError(.methodNotAllowed, "\(route.name) takes \(route.method), not this method.")
+        }
+        return route
+    }
+
+    private static func of(path: String) -> Route? {
+        switch path {
+        case "/health": return .health
+        case "/v1/models": return .models
+        case "/v1/chat/completions": return .chatCompletions
+        case "/v1/messages": return .messages
+        case "/api/run": return .run
+        default:
+            let prefix = "/v1/models/"
+            guard path.hasPrefix(prefix), path.count > prefix.count else { return nil }
+            return .model(id: PercentEncoding.decode(path.dropFirst(prefix.count)))
+        }
+    }
+
+    /// The dialect in which a path that leads nowhere is answered.
+    static func dialect(ofPath path: String) -> Dialect {
+        if path == "/v1/messages" || path.hasPrefix("/v1/messages/") { return .anthropic }
+        return path.hasPrefix("/v1/") ? .openAI : .direct
+    }
+}
+
+/// Percent-encoding of paths.
+enum PercentEncoding {
+    /// The text with `%41` and the like decoded; malformed escapes stay as they are.
+    static func decode(_ text: some StringProtocol) -> String {
+        var bytes: [UInt8] = []
+        var rest = Array(text.utf8)[...]
+        while let byte = rest.popFirst() {
+            if byte == UInt8(ascii: "%"), rest.count >= 2,
+                let value = UInt8(String(decoding: rest.prefix(2), as: UTF8.self), radix: 16)
+            {
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

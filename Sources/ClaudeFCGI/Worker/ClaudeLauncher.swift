@@ -1,0 +1,108 @@
+import Dialects
+import ProcessControl
+
+/// A CLI process with what belongs to it, all of it gone when it leaves scope.
+struct ClaudeProcess: ~Copyable {
+    var child: ChildProcess
+    /// Removes the run's directories and stray processes; destroyed after the process, since it is declared behind it.
+    let remains: RunRemains
+}
+
+/// What a run leaves behind, and its removal.
+struct RunRemains: Sendable {
+    let marker: String
+    let directories: [String]
+    let hasTools: Bool
+
+    /// Ends processes that left the CLI's group and removes the run's directories.
+    func remove() {
+        if hasTools { ProcessSweep.killAll(withEnvironment: "\(ClaudeEnvironment.runMarker)=\(marker)") }
+        for directory in directories { Files.remove(directory) }
+    }
+}
+
+/// Starts CLI processes: a launch profile to a command line, with nothing of a caller's in it.
+struct ClaudeLauncher: Sendable {
+    /// Arguments of every profile. No settings, MCP servers or stored sessions of the host have a part in a caller's request.
+    private static let arguments = [
+        "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose",
+        "--include-partial-messages", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
+    ]
+
+    let settings: Settings
+    let environment: ClaudeEnvironment
+
+    init(settings: Settings) {
+        self.settings = settings
+        environment = ClaudeEnvironment(service: settings.environment)
+    }
+
+    /// Makes the directories that runs need, and removes what runs of dead responders left.
+    func prepareDirectories() throws(FileError) {
+        for directory in [settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory] {
+            try Files.makeDirectory(directory)
+        }
+        for directory in [settings.temporaryDirectory, settings.workspaceDirectory] {
+            for name in Files.names(in: directory) {
+                guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
+                RunRemains(marker: name, directories: ["\(directory)/\(name)"], hasTools: true).remove()
+            }
+        }
+    }
+
+    /// Starts the CLI for a profile.
+    ///
+    /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
+    func start(_ profile: RunRequest.Profile) throws(APIError) -> ClaudeProcess {
+        guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
+        let marker = RunID.next()
+        var directories = ["\(settings.temporaryDirectory)/\(marker)"]
+        var arguments = Self.arguments
+        let directory: String
+        let hasTools: Bool
+        switch profile {
+        case .chat:
+            arguments += ["--tools", ""]
+            directory = settings.chatDirectory
+            hasTools = false
+        case .agent(let agent):
+            arguments += ["--tools", agent.tools.joined(separator: ",")]
+            hasTools = !agent.tools.isEmpty
+            if let wanted = agent.workingDirectory {
+                directory = try WorkingDirectory.resolve(wanted, roots: settings.allowedDirectories)
+            } else {
+                directory = "\(settings.workspaceDirectory)/\(marker)"
+                directories.append(directory)
+            }
+        }
+        let remains = RunRemains(marker: marker, directories: directories, hasTools: hasTools)
+        do throws(FileError) {
+            for directory in directories { try Files.makeDirectory(directory) }
+        } catch {
+            remains.remove()
+            throw APIError(.internal, "The service can't make a directory for the run. Run `claude-fcgi check` on the server.", cause: "\(error)")
+        }
+        let command = ChildCommand(
+            executable: executable, arguments: arguments,
+            environment: environment.entries(
+                temporaryDirectory: directories[0], marker: marker, readsAttachments: hasTools),
+            directory: directory)
+        do throws(SpawnError) {
+            return ClaudeProcess(child: try ChildProcess(command), remains: remains)
+        } catch {
+            remains.remove()
+            switch error {
+            case .notExecutable: throw Self.notFound("\(error)")
+            case .directory: throw APIError(.internal, "The run's directory can't be entered. Run `claude-fcgi check` on the server.", cause: "\(error)")
+            case .resources: throw APIError(.unavailable, "The server can't start another process now. Try again later.", retryAfterSeconds: 5, cause: "\(error)")
+            }
+        }
+    }
+
+    private static func notFound(_ cause: String?) -> APIError {
+        APIError(
+            .cliNotFound,
+            "The Claude Code CLI is not installed where the service looks for it. Its operator can install it or set CLAUDE_PATH; `claude-fcgi check` says more.",
+            cause: cause ?? "CLAUDE_PATH is not set and no `claude` is on PATH")
+    }
+}

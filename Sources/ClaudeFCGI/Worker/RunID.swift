@@ -1,0 +1,45 @@
+import CLinux
+import Glibc
+import Synchronization
+
+/// Ids of runs: unique on this machine, and naming the process that made them.
+enum RunID {
+    private static let counter = Atomic<UInt32>(0)
+
+    /// `PID-SECONDS-COUNT`, the last two in base 36: short, because socket paths are bounded.
+    static func next() -> String {
+        let count = counter.wrappingAdd(1, ordering: .relaxed).newValue
+        return "\(getpid())-\(String(WallClock.now.seconds, radix: 36))-\(String(count, radix: 36))"
+    }
+}
+
+/// Random identifiers for clients.
+enum UUIDText {
+    /// A version 4 UUID.
+    static func random() -> String {
+        var generator = SystemRandomNumberGenerator()
+        let high = generator.next() & 0xFFFF_FFFF_FFFF_0FFF | 0x4000
+        let low = generator.next() & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+        func hex(_ value: UInt64, _ digits: Int) -> String {
+            let text = String(value, radix: 16)
+            return String(repeating: "0", count: digits - text.count) + text
+        }
+        return [
+            hex(high >> 32, 8), hex(high >> 16 & 0xFFFF, 4), hex(high & 0xFFFF, 4), hex(low >> 48, 4),
+            hex(low & 0xFFFF_FFFF_FFFF, 12),
+        ].joined(separator: "-")
+    }
+}
+
+/// The time of day.
+enum WallClock {
+    /// Seconds and nanoseconds since 1970.
+    static var now: (seconds: Int, nanoseconds: Int) {
+        var time = timespec()
+        unsafe clock_gettime(CLOCK_REALTIME, &time)
+        return (Int(time.tv_sec), Int(time.tv_nsec))
+    }
+}
+
+/// Whether a process exists.
+func isAlive(_ pid: Int32) -> Bool { kill(pid, 0) == 0 || errno == EPERM }

@@ -1,0 +1,159 @@
+// Moves bytes between one CLI process, its conversation and one client, and watches the clock, in one poll loop:
+//
+//   CLI stdout ──lines──> ClaudeConversation ──events──> reply ──> nginx      (stops reading while nginx is slow)
+//   CLI stdin  <──bytes── ClaudeConversation
+//   CLI stderr ──> the last kilobytes, for the log
+//   nginx hangs up: the client left.   pidfd: the CLI ended.   deadline: the run is over.
+
+import CLinux
+import Dialects
+import FastCGI
+import Glibc
+import ProcessControl
+
+/// How a run's pumping ended.
+enum PumpEnd: Equatable {
+    /// The conversation is over; its last event has been handed on.
+    case ended
+    /// The client left.
+    case abandoned
+    /// The deadline passed.
+    case timedOut
+}
+
+/// One run's poll loop.
+struct RunPump: ~Copyable {
+    /// Longer than any line the CLI writes (tool results with images are megabytes), shorter than what would hurt.
+    private static let lineLimitBytes = 16 << 20
+    private static let errorTailBytes = 2048
+    /// How long the CLI may take to report the turn after its answer is whole.
+    private static let reportPatience = Duration.seconds(2)
+
+    private var lines = LineBuffer(limitBytes: lineLimitBytes)
+    private var input: [UInt8] = []
+    private var written = 0
+    private var chunk = [UInt8](repeating: 0, count: 65536)
+    private(set) var errorTail: [UInt8] = []
+    private var isOutputOpen = true
+    private var isErrorOpen = true
+    private var isAnswered = false
+
+    init() {}
+
+    /// Runs the conversation to its end.
+    ///
+    /// - Parameters:
+    ///   - request: Polled for the client's departure; nothing is polled once it is finished.
+    ///   - reply: Flushed whenever nginx takes more.
+    ///   - handle: Gets each event in order, and may append to the reply or finish the request.
+    @available(*, noasync, message: "blocks")
+    mutating func run(
+        _ conversation: inout ClaudeConversation, child: inout ChildProcess, request: inout FastCGIRequest,
+        reply: inout ReplyWriter, deadline: ContinuousClock.Instant,
+        handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+    ) -> PumpEnd {
+        perform(conversation.start(), &request, &reply, handle)
+        var deadline = deadline
+        while !conversation.isEnded {
+            if isAnswered { deadline = min(deadline, .now + Self.reportPatience) }
+            writeInput(&child)
+            if !reply.flush(to: request) { return .abandoned }
+
+            var entries = [
+                pollfd(fd: isOutputOpen && !reply.isFull ? child.output : -1, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: isErrorOpen ? child.errorOutput : -1, events: Int16(POLLIN), revents: 0),
+                // Left out while the client is slow: an ended process stays readable, and the loop would spin.
+                pollfd(fd: reply.isFull ? -1 : child.exitDescriptor, events: Int16(POLLIN), revents: 0),
+                pollfd(fd: written < input.count ? child.input : -1, events: Int16(POLLOUT), revents: 0),
+                pollfd(
+                    fd: request.descriptor, events: Int16(POLLRDHUP) | (reply.isPending ? Int16(POLLOUT) : 0), revents: 0),
+            ]
+            let left = deadline - .now
+            // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
+            let ready = left <= .zero ? 0 : unsafe poll(&entries, nfds_t(entries.count), left.pollMilliseconds)
+            if ready < 0 { continue }
+            if ready == 0 { return isAnswered ? .ended : .timedOut }
+            if entries[4].revents & Int16(POLLRDHUP | POLLHUP | POLLERR) != 0 { return .abandoned }
+            if entries[1].revents != 0 { readErrors(child) }
+            var isDrained = entries[0].revents == 0
+            if !isDrained { isDrained = !readOutput(&conversation, child, &request, &reply, handle) }
+            if isDrained, entries[2].revents != 0, !reply.isFull, !conversation.isEnded {
+                while isOutputOpen, !conversation.isEnded, readOutput(&conversation, child, &request, &reply, handle) {}
+                readErrors(child)
+                if !conversation.isEnded { perform(conversation.outputEnded(cause: "its process ended"), &request, &reply, handle) }
+            }
+        }
+        return .ended
+    }
+
+    private mutating func perform(
+        _ actions: [ClaudeConversation.Action], _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
+        _ handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+    ) {
+        for action in actions {
+            switch action {
+            case .write(let bytes):
+                if written == input.count {
+                    input = bytes
+                    written = 0
+                } else {
+                    input += bytes
+                }
+            case .event(let event):
+                if event == .answered { isAnswered = true }
+                handle(event, &request, &reply)
+            case .end: break
+            }
+        }
+    }
+
+    /// Reads once.
+    ///
+    /// - Returns: Whether anything came.
+    private mutating func readOutput(
+        _ conversation: inout ClaudeConversation, _ child: borrowing ChildProcess, _ request: inout FastCGIRequest,
+        _ reply: inout ReplyWriter, _ handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+    ) -> Bool {
+        let count = unsafe read(child.output, &chunk, chunk.count)
+        if count < 0 { return false }
+        if count == 0 {
+            isOutputOpen = false
+            return false
+        }
+        do throws(LineBuffer.LineTooLong) {
+            try lines.append(chunk[..<count])
+        } catch {
+            let failure = conversation.outputEnded(cause: "a line of more than \(error.limitBytes) bytes")
+            perform(failure, &request, &reply, handle)
+            return true
+        }
+        while let line = lines.nextLine() {
+            perform(conversation.receive(lines.bytes, in: line), &request, &reply, handle)
+        }
+        return true
+    }
+
+    private mutating func readErrors(_ child: borrowing ChildProcess) {
+        let count = unsafe read(child.errorOutput, &chunk, chunk.count)
+        if count == 0 { isErrorOpen = false }
+        if count <= 0 { return }
+        errorTail += chunk[..<count].suffix(Self.errorTailBytes)
+        if errorTail.count > Self.errorTailBytes { errorTail.removeFirst(errorTail.count - Self.errorTailBytes) }
+    }
+
+    private mutating func writeInput(_ child: inout ChildProcess) {
+        while written < input.count {
+            let count = unsafe input[written...].withUnsafeBytes { unsafe write(child.input, $0.baseAddress, $0.count) }
+            if count < 0 {
+                // EPIPE: the CLI's end shows on its output and its pidfd.
+                if errno == EPIPE { written = input.count }
+                break
+            }
+            written += count
+        }
+        if written == input.count {
+            input = []
+            written = 0
+        }
+    }
+}

@@ -1,0 +1,148 @@
+/// What happens in a run, in the order a reply needs it.
+public enum RunEvent: Sendable, Equatable {
+    /// The CLI has begun the turn: its session's id and the model it will ask.
+    case started(sessionID: String, model: String)
+    /// The model begins a message. A run with tools has several.
+    case messageStarted(id: String, model: String, usage: TokenUsage)
+    /// A piece of the answer's text.
+    case text(String)
+    /// The model's message has ended, and why.
+    case messageEnded(stopReason: StopReason, usage: TokenUsage)
+    /// The answer is whole: nothing of it follows. What the CLI still reports of the run comes as ``finished(_:)``.
+    case answered
+    /// The turn has ended well.
+    case finished(RunSummary)
+    /// The run failed.
+    case failed(APIError)
+}
+
+/// Why the model stopped, in the Messages API's words.
+public enum StopReason: Sendable, Equatable {
+    /// It had said all.
+    case endTurn
+    /// It reached the limit of tokens.
+    case maxTokens
+    /// It met a stop sequence.
+    case stopSequence
+    /// It calls tools.
+    case toolUse
+    /// It declined.
+    case refusal
+    /// Any other, as the API spells it.
+    case other(String)
+
+    /// From the API's spelling.
+    public init(_ text: String) {
+        self =
+            switch text {
+            case "end_turn": .endTurn
+            case "max_tokens": .maxTokens
+            case "stop_sequence": .stopSequence
+            case "tool_use": .toolUse
+            case "refusal": .refusal
+            default: .other(text)
+            }
+    }
+
+    /// The Messages API's spelling.
+    public var anthropicName: String {
+        switch self {
+        case .endTurn: "end_turn"
+        case .maxTokens: "max_tokens"
+        case .stopSequence: "stop_sequence"
+        case .toolUse: "tool_use"
+        case .refusal: "refusal"
+        case .other(let text): text
+        }
+    }
+
+    /// OpenAI's `finish_reason`.
+    public var openAIName: String {
+        switch self {
+        case .maxTokens: "length"
+        case .toolUse: "tool_calls"
+        case .refusal: "content_filter"
+        case .other("model_context_window_exceeded"): "length"
+        default: "stop"
+        }
+    }
+}
+
+/// Tokens as the Messages API counts them. The prompt's size is the sum of the three input counts.
+public struct TokenUsage: Sendable, Equatable {
+    /// Input that was neither read from nor written to the cache.
+    public var input = 0
+    /// Output.
+    public var output = 0
+    /// Input read from the cache.
+    public var cacheRead = 0
+    /// Input written to the cache.
+    public var cacheCreation = 0
+
+    /// Counts.
+    public init(input: Int = 0, output: Int = 0, cacheRead: Int = 0, cacheCreation: Int = 0) {
+        self.input = input
+        self.output = output
+        self.cacheRead = cacheRead
+        self.cacheCreation = cacheCreation
+    }
+
+    /// From a `usage` object of the API or of the CLI's `result`; what it leaves out stays as in `previous`.
+    public init(_ json: JSONValue?, previous: TokenUsage = TokenUsage()) {
+        self.init(
+            input: json?["input_tokens"]?.intValue ?? previous.input,
+            output: json?["output_tokens"]?.intValue ?? previous.output,
+            cacheRead: json?["cache_read_input_tokens"]?.intValue ?? previous.cacheRead,
+            cacheCreation: json?["cache_creation_input_tokens"]?.intValue ?? previous.cacheCreation)
+    }
+
+    /// All tokens of the prompt. Saturating: the numbers come from outside.
+    public var prompt: Int { Self.add(Self.add(input, cacheRead), cacheCreation) }
+
+    /// Prompt and output.
+    public var total: Int { Self.add(prompt, output) }
+
+    private static func add(_ left: Int, _ right: Int) -> Int {
+        let (sum, overflow) = left.addingReportingOverflow(right)
+        return overflow ? Int.max : sum
+    }
+
+    /// The Messages API's `usage` object.
+    public var anthropicJSON: JSONValue {
+        [
+            "input_tokens": .integer(input), "cache_creation_input_tokens": .integer(cacheCreation),
+            "cache_read_input_tokens": .integer(cacheRead), "output_tokens": .integer(output),
+        ]
+    }
+
+    /// OpenAI's `usage` object.
+    public var openAIJSON: JSONValue {
+        [
+            "prompt_tokens": .integer(prompt), "completion_tokens": .integer(output), "total_tokens": .integer(total),
+            "prompt_tokens_details": ["cached_tokens": .integer(cacheRead)],
+        ]
+    }
+}
+
+/// What the CLI reports at the end of a turn.
+public struct RunSummary: Sendable, Equatable {
+    /// The text of the last message.
+    public var result: String
+    /// Tokens of the whole turn, over all its messages.
+    public var usage: TokenUsage
+    /// The CLI's own figure for the turn's price, in US dollars.
+    public var costUSD: Double?
+    /// How many messages the model wrote.
+    public var turnCount: Int
+    /// The CLI session's id.
+    public var sessionID: String
+
+    /// A summary.
+    public init(result: String, usage: TokenUsage, costUSD: Double?, turnCount: Int, sessionID: String) {
+        self.result = result
+        self.usage = usage
+        self.costUSD = costUSD
+        self.turnCount = turnCount
+        self.sessionID = sessionID
+    }
+}

@@ -1,0 +1,62 @@
+import Glibc
+
+// The CLI's Bash tool starts each command in a session of its own, and a command with `&` goes on after the CLI has ended
+// (seen with CLI 2.1.330), out of reach of a signal to the CLI's process group. What such processes can't lose by
+// accident is their environment: each run's CLI gets a marker there, and this sweep ends whatever still bears it.
+
+/// Ends the processes that a run has left behind in other process groups.
+public enum ProcessSweep {
+    /// Sends SIGKILL to every process of this user whose environment has `marker` as one entry.
+    ///
+    /// - Parameter marker: `NAME=value`; unique for the run, so that no stranger bears it.
+    /// - Returns: How many processes were signalled.
+    @discardableResult
+    public static func killAll(withEnvironment marker: String) -> Int {
+        let wanted = Array(marker.utf8)
+        var killed = 0
+        // A process may fork while the list is read: repeat until a pass finds none.
+        for _ in 0..<20 {
+            let found = processes(withEnvironment: wanted)
+            if found.isEmpty { break }
+            for pid in found where kill(pid, SIGKILL) == 0 {
+                killed += 1
+                // Orphans come to the responder when it is their subreaper; elsewhere this says ECHILD.
+                unsafe waitpid(pid, nil, WNOHANG)
+            }
+            usleep(2000)
+            for pid in found { unsafe waitpid(pid, nil, WNOHANG) }
+        }
+        return killed
+    }
+
+    private static func processes(withEnvironment wanted: [UInt8]) -> [pid_t] {
+        guard let directory = unsafe opendir("/proc") else { return [] }
+        defer { unsafe closedir(directory) }
+        var found: [pid_t] = []
+        let own = getpid()
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+                unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+            }
+            guard let pid = pid_t(name), pid != own else { continue }
+            if environment(of: pid).split(separator: 0).contains(where: { $0.elementsEqual(wanted) }) {
+                found.append(pid)
+            }
+        }
+        return found
+    }
+
+    /// Empty for a zombie and for another user's process.
+    private static func environment(of pid: pid_t) -> [UInt8] {
+        let descriptor = open("/proc/\(pid)/environ", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return [] }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16384)
+        while true {
+            let count = unsafe read(descriptor, &chunk, chunk.count)
+            if count <= 0 { return bytes }
+            bytes += chunk[..<count]
+        }
+    }
+}

@@ -1,0 +1,75 @@
+import Dialects
+import Testing
+
+@testable import OfflineUpstream
+
+@Suite struct DirectivesTests {
+    private static let texts: [(String, Directives.Text?)] = [
+        ("", nil), ("plain text", nil), ("[[say=hello]]", .say("hello")), ("a [[say=two\nlines ]] b", .say("two\nlines ")),
+        ("[[say=]]", .say("")), ("[[say=a]b]]", .say("a]b")), ("[[echo]]", .echo), ("[[tokens=12]]", .tokens(12)),
+        ("[[say=a]][[say=b]]", .say("b")), ("[[[say=x]]]", .say("x")), ("[[say=naïve 你好]]", .say("naïve 你好")),
+        ("[[wiki link]]", nil), ("[[saying=x]]", nil), ("[[tokens=many]]", nil), ("[[tokens=-1]]", nil),
+        ("[[tokens=99999999999]]", nil), ("[[say=never closed", nil), ("[[say", nil), ("[[", nil), ("[[echo=x]]", nil),
+        ("[[echo", nil), ("[[echo]", nil), ("[[say]]", nil), ("[[wiki]] [[say=later]]", .say("later")),
+        ("[[tokens=x [[say=inside]]", .say("inside")),
+    ]
+
+    @Test(arguments: texts)
+    func `text directives are found and all else is text`(prompt: String, expected: Directives.Text?) {
+        #expect(Directives(prompt: prompt).text == expected)
+    }
+
+    @Test func `a tool's input may hold brackets, braces and quotes`() throws {
+        let input = #"{"a":[[1]],"b":"}]] \" {","c":{}}"#
+        let directives = Directives(prompt: "x [[tool=Bash \(input)]] y [[tool=Read]] [[tool=mcp__c__f {}]]")
+        let expected = try JSONParser.parse(Array(input.utf8))
+        #expect(directives.tools.map(\.name) == ["Bash", "Read", "mcp__c__f"])
+        #expect(directives.tools[0].inputText == input)
+        #expect(directives.tools[0].input == expected)
+        #expect(directives.tools[1].inputText == "{}")
+    }
+
+    @Test(arguments: ["[[tool=]]", "[[tool=Bash [1]]]", "[[tool=Bash {\"a\"}]]", "[[tool={}]]", "[[tool=Bash {\"a\":1]]"])
+    func `a tool without a name or an object is text`(prompt: String) {
+        #expect(Directives(prompt: prompt).tools.isEmpty)
+    }
+
+    private static let failures: [(String, Directives.Failure?)] = [
+        ("[[error=529]]", .init(status: 529, times: nil, spelling: "529")),
+        ("[[error=429*2]]", .init(status: 429, times: 2, spelling: "429*2")),
+        ("[[error=200]]", nil), ("[[error=600]]", nil), ("[[error=429*]]", nil), ("[[error=429*1*1]]", nil), ("[[error=]]", nil),
+    ]
+
+    @Test(arguments: failures)
+    func `an error names its status and how often`(prompt: String, expected: Directives.Failure?) {
+        #expect(Directives(prompt: prompt).failure == expected)
+    }
+
+    private static let faults: [(String, Directives.Fault?)] = [
+        ("[[stall=0]]", .init(kind: .stall, afterPieces: 0)), ("[[cut=3]]", .init(kind: .cut, afterPieces: 3)),
+        ("[[error_after=2]]", .init(kind: .error, afterPieces: 2)), ("[[drop=1]]", .init(kind: .drop, afterPieces: 1)),
+        ("[[cut]]", nil), ("[[error=2]]", nil),
+    ]
+
+    @Test(arguments: faults)
+    func `a fault names its place`(prompt: String, expected: Directives.Fault?) {
+        #expect(Directives(prompt: prompt).fault == expected)
+    }
+
+    @Test func `the others are read too`() {
+        let directives = Directives(
+            prompt: "[[think=hm]][[stop_reason=max_tokens]][[first_ms=5]][[delay_ms=7]][[usage=1,2,3]]")
+        #expect(directives.thinking == "hm")
+        #expect(directives.stopReason == "max_tokens")
+        #expect(directives.firstDelay == .milliseconds(5))
+        #expect(directives.pieceDelay == .milliseconds(7))
+        #expect(directives.usage == .init(input: 1, cacheRead: 2, cacheCreation: 3))
+        #expect(Directives(prompt: "[[usage=9]]").usage == .init(input: 9))
+        #expect(Directives(prompt: "[[usage=1,-2]]").usage == nil)
+    }
+
+    @Test(.timeLimit(.minutes(1))) func `a long text of brackets costs no more than its length`() {
+        _ = Directives(prompt: String(repeating: "[[x", count: 1_000_000))
+        _ = Directives(prompt: String(repeating: "[", count: 3_000_000) + "]]")
+    }
+}

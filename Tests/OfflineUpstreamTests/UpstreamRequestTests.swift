@@ -1,0 +1,74 @@
+import Dialects
+import Testing
+
+@testable import OfflineUpstream
+
+@Suite struct UpstreamRequestTests {
+    private func request(_ messages: JSONValue, system: JSONValue = nil) throws -> UpstreamRequest {
+        try UpstreamRequest(
+            ["model": "m", "max_tokens": 9, "system": system, "messages": messages], needsMaxTokens: true)
+    }
+
+    private static let prompts: [(JSONValue, String)] = [
+        ([["role": "user", "content": "hi"]], "hi"),
+        ([["role": "user", "content": "old"], ["role": "assistant", "content": "a"], ["role": "user", "content": "new"]], "new"),
+        ([["role": "user", "content": "hi"], ["role": "system", "content": "[[echo]]"]], "hi"),
+        (
+            [
+                [
+                    "role": "user",
+                    "content": [
+                        ["type": "text", "text": "<system-reminder>x</system-reminder>"], ["type": "image"],
+                        ["type": "text", "text": "a"], ["type": "text", "text": "b"],
+                    ],
+                ]
+            ], "ab"
+        ),
+        (
+            [
+                ["role": "user", "content": "[[tool=Bash {}]]"],
+                ["role": "user", "content": [["type": "tool_result", "content": "[[tool=Bash {}]]"]]],
+            ], ""
+        ),
+        ([["role": "assistant", "content": "a"]], ""),
+    ]
+
+    @Test(arguments: prompts)
+    func `the prompt is the text of the last user message`(messages: JSONValue, prompt: String) throws {
+        #expect(try request(messages).prompt == prompt)
+    }
+
+    @Test func `tokens are a quarter of the bytes of all text`() throws {
+        #expect(try request([["role": "user", "content": "12345678"]]).inputTokens == 2)
+        #expect(try request([["role": "user", "content": [["type": "text", "text": "12345678"]]]]).inputTokens == 2)
+        #expect(try request([["role": "user", "content": ""]]).inputTokens == 1)
+        #expect(try request([["role": "user", "content": "1234"]], system: [["type": "text", "text": "1234"]]).inputTokens == 2)
+        let image: JSONValue = ["type": "image", "source": ["type": "base64", "media_type": "image/png", "data": "AAAA"]]
+        #expect(try request([["role": "user", "content": [image]]]).inputTokens == 1500)
+    }
+
+    @Test(arguments: [
+        ("[]", 400, "model: Field required"), (#"{"model":"m"}"#, 400, "messages: Field required"),
+        (#"{"model":"m","messages":[]}"#, 400, "messages: at least one message is required"),
+        (#"{"model":"m","messages":[{}]}"#, 400, "max_tokens: Field required"),
+        (#"{"model":"nope-1","max_tokens":1,"messages":[{}]}"#, 404, "model: nope-1"),
+        (#"{"model":"unknown-model","max_tokens":1,"messages":[{}]}"#, 404, "model: unknown-model"),
+    ])
+    func `a bad request is refused`(body: String, status: Int, message: String) throws {
+        let json = try JSONParser.parse(Array(body.utf8))
+        #expect(throws: UpstreamError(status: status, message: message)) {
+            try UpstreamRequest(json, needsMaxTokens: true)
+        }
+    }
+
+    @Test func `errors are counted by session and directive, and forgotten after the last`() {
+        let counter = FailureCounter()
+        let twice = Directives(prompt: "[[error=429*2]]").failure!
+        let once = Directives(prompt: "[[error=529*1]]").failure!
+        let always = Directives(prompt: "[[error=500]]").failure!
+        #expect((0..<4).map { _ in counter.fails(twice, session: "a") } == [true, true, false, true])
+        #expect((0..<3).map { _ in counter.fails(twice, session: "b") } == [true, true, false])
+        #expect((0..<2).map { _ in counter.fails(once, session: "a") } == [true, false])
+        #expect((0..<3).map { _ in counter.fails(always, session: "a") } == [true, true, true])
+    }
+}
