@@ -5,7 +5,8 @@ import PackageDescription
 let isChecked = Context.environment["CLAUDE_FCGI_CHECK"] != nil
 /// Every target is built alike: Swift 6, unsafe expressions marked, GNU's system calls visible in the Glibc module.
 let settings: [SwiftSetting] =
-    [.strictMemorySafety(), .enableUpcomingFeature("ExistentialAny")] + (isChecked ? [.treatAllWarnings(as: .error)] : [])
+    [.strictMemorySafety(), .enableUpcomingFeature("ExistentialAny")]
+    + (isChecked ? [.treatAllWarnings(as: .error)] : [])
 let gnu: [CSetting] = [.define("_GNU_SOURCE")]
 
 let package = Package(
@@ -44,7 +45,8 @@ let package = Package(
         .testTarget(
             name: "OfflineUpstreamTests", dependencies: ["Dialects", "OfflineUpstream"], cSettings: gnu,
             swiftSettings: settings),
-        .testTarget(name: "FastCGITests", dependencies: ["CLinux", "FastCGI"], cSettings: gnu, swiftSettings: settings),
+        .testTarget(
+            name: "FastCGITests", dependencies: ["CLinux", "FastCGI"], cSettings: gnu, swiftSettings: settings),
         .testTarget(
             name: "ProcessControlTests", dependencies: ["CLinux", "ProcessControl"], cSettings: gnu,
             swiftSettings: settings),

@@ -2,7 +2,9 @@
 ///
 /// Each dialect renders it in its own shape (``Dialect/errorBody(_:requestID:)``). A message never quotes a prompt, an answer or a key.
 public struct APIError: Error, Sendable, Equatable {
-    /// What failed. Statuses and codes of the direct dialect are those of the Node proxy, except where noted.
+    /// What failed.
+    ///
+    /// Statuses and codes of the direct dialect are those of the Node proxy, except where noted.
     public enum Kind: String, Sendable, CaseIterable {
         /// The request is not what the API takes.
         case invalidRequest = "invalid_request"

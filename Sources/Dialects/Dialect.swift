@@ -92,7 +92,9 @@ public enum ServerSentEvents {
         out.append(0x0A)
     }
 
-    /// Appends an event's data, which ends the event. JSON from ``JSONWriter`` has no line ends inside.
+    /// Appends an event's data, which ends the event.
+    ///
+    /// JSON from ``JSONWriter`` has no line ends inside.
     public static func append(data: JSONValue, to out: inout [UInt8]) {
         JSONWriter.append(raw: "data: ", to: &out)
         JSONWriter.append(data, to: &out)

@@ -38,7 +38,11 @@ struct FieldReader {
     }
 
     func number(_ key: String, in range: ClosedRange<Double>) throws(APIError) -> Double? {
-        let bounds = range == -Double.infinity...Double.infinity ? "" : " from \(Self.spelled(range.lowerBound)) to \(Self.spelled(range.upperBound))"
+        let bounds =
+            range == -Double.infinity...Double.infinity
+            ? ""
+            : " from \(Self.spelled(range.lowerBound)) "
+                + "to \(Self.spelled(range.upperBound))"
         return try member(key, "a number" + bounds) { $0.doubleValue.flatMap { range.contains($0) ? $0 : nil } }
     }
 
@@ -102,7 +106,8 @@ extension RunRequest {
         guard turns.last?.role == .user else {
             throw .invalid(
                 "messages",
-                "The last message must have the role `user`: the Claude Code CLI can't continue an answer that was begun for it. End `messages` with a user message.")
+                "The last message must have the role `user`: the Claude Code CLI can't continue an answer that was "
+                    + "begun for it. End `messages` with a user message.")
         }
     }
 }

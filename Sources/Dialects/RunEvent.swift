@@ -68,7 +68,9 @@ public enum StopReason: Sendable, Equatable {
     }
 }
 
-/// Tokens as the Messages API counts them. The prompt's size is the sum of the three input counts.
+/// Tokens as the Messages API counts them.
+///
+/// The prompt's size is the sum of the three input counts.
 public struct TokenUsage: Sendable, Equatable {
     /// Input that was neither read from nor written to the cache.
     public var input = 0
@@ -96,7 +98,9 @@ public struct TokenUsage: Sendable, Equatable {
             cacheCreation: json?["cache_creation_input_tokens"]?.intValue ?? previous.cacheCreation)
     }
 
-    /// All tokens of the prompt. Saturating: the numbers come from outside.
+    /// All tokens of the prompt.
+    ///
+    /// Saturating: the numbers come from outside.
     public var prompt: Int { Self.add(Self.add(input, cacheRead), cacheCreation) }
 
     /// Prompt and output.

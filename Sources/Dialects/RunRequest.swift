@@ -52,7 +52,8 @@ public struct RunRequest: Sendable, Equatable {
 
     /// A request.
     public init(
-        model: String? = nil, system: [String] = [], turns: [Turn], maxOutputTokens: Int? = nil, isStreaming: Bool = false,
+        model: String? = nil, system: [String] = [], turns: [Turn], maxOutputTokens: Int? = nil,
+        isStreaming: Bool = false,
         includesUsage: Bool = false, profile: Profile = .chat, ignoredParameters: [String] = []
     ) {
         self.model = model

@@ -18,7 +18,9 @@ public enum RequestBodyError: Error, Sendable, Equatable {
 /// Belongs to the thread that accepted it. The reply is CGI's: `Status:` and other header lines, an empty line, the body.
 @safe
 public struct FastCGIRequest: ~Copyable {
-    /// The most that one ``write(_:)`` takes: a full FastCGI record of libfcgi's output buffer (8192 bytes less the record's header).
+    /// The most that one ``write(_:)`` takes: a full FastCGI record of libfcgi's output buffer (8192 bytes less the
+    /// record's header).
+    ///
     /// After `POLLOUT` a write of this size never blocks, because the kernel reports a Unix socket writable only when
     /// three quarters of its buffer are free.
     public static let maximumWriteBytes = 8184
@@ -44,7 +46,9 @@ public struct FastCGIRequest: ~Copyable {
         unsafe FCGX_Finish_r(raw)
     }
 
-    /// The connection to nginx. Poll it for `POLLRDHUP` (the client left) and `POLLOUT`; never read or write it.
+    /// The connection to nginx.
+    ///
+    /// Poll it for `POLLRDHUP` (the client left) and `POLLOUT`; never read or write it.
     public var descriptor: CInt { unsafe isFinished ? -1 : raw.pointee.ipcFd }
 
     /// A parameter such as `REQUEST_METHOD` or `HTTP_AUTHORIZATION`; nil if nginx sent none or it is no UTF-8.

@@ -61,7 +61,9 @@ public final class FastCGIServer: Sendable {
 
     deinit { close(stopEvent) }
 
-    /// Stops accepting; requests under way go on. Safe from any thread, more than once.
+    /// Stops accepting; requests under way go on.
+    ///
+    /// Safe from any thread, more than once.
     public func stop() {
         var one: UInt64 = 1
         _ = unsafe Glibc.write(stopEvent, &one, 8)

@@ -48,7 +48,9 @@ public struct ListeningSocket: Sendable {
         return try prepare(0, boundPath: nil)
     }
 
-    /// Binds and listens on a path; mode 0660. A stale socket file is replaced, a live server is left alone.
+    /// Binds and listens on a path; mode 0660.
+    ///
+    /// A stale socket file is replaced, a live server is left alone.
     public static func bind(path: String, backlog: CInt = 511) throws(ListeningSocketError) -> ListeningSocket {
         var address = sockaddr_un()
         let limit = MemoryLayout.size(ofValue: address.sun_path) - 1
@@ -95,7 +97,8 @@ public struct ListeningSocket: Sendable {
         if let boundPath { unsafe unlink(boundPath) }
     }
 
-    private static func prepare(_ descriptor: CInt, boundPath: String?) throws(ListeningSocketError) -> ListeningSocket {
+    private static func prepare(_ descriptor: CInt, boundPath: String?) throws(ListeningSocketError) -> ListeningSocket
+    {
         guard clinux_set_nonblocking(descriptor) >= 0, clinux_set_cloexec(descriptor) >= 0 else {
             throw .systemCall(name: "fcntl", path: boundPath ?? "descriptor \(descriptor)", errno: errno)
         }

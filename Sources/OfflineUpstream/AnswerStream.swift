@@ -18,8 +18,6 @@ struct AnswerStream: Sendable {
         case end
         /// Send what there is and fall silent.
         case stall
-        /// Send what there is and break the connection.
-        case drop
     }
 
     private enum Place: Sendable {
@@ -96,8 +94,7 @@ struct AnswerStream: Sendable {
     private func fault(into out: inout [UInt8]) -> Step {
         switch plan.fault?.kind {
         case .stall: return .stall
-        case .drop: return .drop
-        case .cut, nil: return .end
+        case .cut, .drop, nil: return .end
         case .error:
             ServerSentEvents.append(event: "error", to: &out)
             ServerSentEvents.append(data: UpstreamError.ordered(529).body(requestID: requestID), to: &out)

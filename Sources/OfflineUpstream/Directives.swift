@@ -46,7 +46,7 @@ struct Directives: Sendable, Equatable {
         case stall
         /// `[[cut=N]]`: a proper end of the HTTP reply, without the terminal events.
         case cut
-        /// `[[drop=N]]`: a broken connection.
+        /// `[[drop=N]]`: a connection that breaks before the reply's announced length.
         case drop
     }
 
@@ -111,7 +111,8 @@ struct Directives: Sendable, Equatable {
     }
 
     private static let names: Set<String> = [
-        "say", "echo", "tokens", "think", "tool", "stop_reason", "error", "error_after", "stall", "cut", "drop", "usage",
+        "say", "echo", "tokens", "think", "tool", "stop_reason", "error", "error_after", "stall", "cut", "drop",
+        "usage",
         "first_ms", "delay_ms",
     ]
 

@@ -33,7 +33,7 @@ final class MessagesResponder: Sendable {
             try serve(request, unique: unique)
         } catch let error as UpstreamError {
             let body = error.body(requestID: Self.requestID(unique))
-            try? send(body, status: error.status, unique: unique, to: request)
+            try? send(body, status: "\(error.status) \(error.type)", unique: unique, to: request)
         } catch {}
     }
 
@@ -60,7 +60,7 @@ final class MessagesResponder: Sendable {
             throw UpstreamError(status: 400, message: "The request body is not valid JSON: \(error.reason)")
         }
         if countsTokens {
-            try send(["input_tokens": .integer(message.inputTokens)], status: 200, unique: unique, to: request)
+            try send(["input_tokens": .integer(message.inputTokens)], unique: unique, to: request)
         } else {
             try answer(message, request, unique: unique)
         }
@@ -74,7 +74,9 @@ final class MessagesResponder: Sendable {
     private func checkCredentials(of request: borrowing FastCGIRequest) throws(UpstreamError) {
         let key = Self.header("x-api-key", of: request) ?? Self.header("authorization", of: request)
         guard let key else { throw UpstreamError(status: 401, message: "x-api-key header is required") }
-        if key == "bad-key" || key == "Bearer bad-key" { throw UpstreamError(status: 401, message: "invalid x-api-key") }
+        if key == "bad-key" || key == "Bearer bad-key" {
+            throw UpstreamError(status: 401, message: "invalid x-api-key")
+        }
     }
 
     private func readBody(of request: borrowing FastCGIRequest) throws -> [UInt8] {
@@ -94,15 +96,18 @@ final class MessagesResponder: Sendable {
         }
         let plan = AnswerPlan(message, directives, unique: unique)
         if message.isStreaming {
-            try stream(AnswerStream(plan, requestID: Self.requestID(unique)), to: request, unique: unique)
+            try stream(plan, to: request, unique: unique)
         } else {
             try sendWhole(plan, to: request, unique: unique)
         }
     }
 
-    private func stream(_ stream: AnswerStream, to request: borrowing FastCGIRequest, unique: String) throws {
-        var stream = stream
-        var out = Self.head(status: 200, type: "text/event-stream; charset=utf-8", unique: unique)
+    private func stream(_ plan: AnswerPlan, to request: borrowing FastCGIRequest, unique: String) throws {
+        var stream = AnswerStream(plan, requestID: Self.requestID(unique))
+        // nginx breaks the client's connection when a reply ends before its announced length, and only then: without
+        // a length it takes even a vanished upstream for the end of the reply (seen with 1.22 and buffering off).
+        let length = plan.fault?.kind == .drop ? Int(Int32.max) : nil
+        var out = Self.head(type: "text/event-stream; charset=utf-8", length: length, unique: unique)
         out.reserveCapacity(2 * FastCGIRequest.maximumWriteBytes)
         // Waits are counted from here and not from the last event, so that the pace is the one that was ordered.
         var due = ContinuousClock.now
@@ -118,9 +123,6 @@ final class MessagesResponder: Sendable {
             case .stall:
                 try flush(&out, to: request)
                 return try stall(request)
-            case .drop:
-                try flush(&out, to: request)
-                return Self.breakConnection(request)
             }
         }
     }
@@ -129,38 +131,34 @@ final class MessagesResponder: Sendable {
     private func sendWhole(_ plan: AnswerPlan, to request: borrowing FastCGIRequest, unique: String) throws {
         try wait(until: .now + plan.wholeDelay, request)
         switch plan.fault?.kind {
-        case nil: try send(plan.message, status: 200, unique: unique, to: request)
+        case nil: try send(plan.message, unique: unique, to: request)
         case .error: throw UpstreamError.ordered(529)
         case .stall: try stall(request)
         case .cut, .drop:
-            var out = Self.head(status: 200, type: "application/json", unique: unique)
             let body = JSONWriter.bytes(plan.message)
-            out.append(contentsOf: body.prefix(body.count / 2))
+            let half = body.prefix(body.count / 2)
+            let length = plan.fault?.kind == .drop ? body.count : half.count
+            var out = Self.head(type: "application/json", length: length, unique: unique) + half
             try flush(&out, to: request)
-            if plan.fault?.kind == .drop { Self.breakConnection(request) }
         }
     }
 
     private func send(
-        _ body: JSONValue, status: Int, unique: String, to request: borrowing FastCGIRequest
+        _ body: JSONValue, status: String = "200 OK", unique: String, to request: borrowing FastCGIRequest
     ) throws(PeerLeft) {
-        var out = Self.head(status: status, type: "application/json", unique: unique)
-        JSONWriter.append(body, to: &out)
+        let body = JSONWriter.bytes(body)
+        var out = Self.head(status: status, type: "application/json", length: body.count, unique: unique) + body
         try flush(&out, to: request)
     }
 
-    private static func head(status: Int, type: String, unique: String) -> [UInt8] {
+    private static func head(status: String = "200 OK", type: String, length: Int?, unique: String) -> [UInt8] {
         var head = "Status: \(status)\r\nContent-Type: \(type)\r\nCache-Control: no-cache\r\n"
         head += "request-id: \(requestID(unique))\r\n"
-        if status == 405 { head += "Allow: POST\r\n" }
+        if let length { head += "Content-Length: \(length)\r\n" }
+        if status.hasPrefix("405") { head += "Allow: POST\r\n" }
         // A second, so that a test of the CLI's retries is short.
-        if status == 429 { head += "Retry-After: 1\r\n" }
+        if status.hasPrefix("429") { head += "Retry-After: 1\r\n" }
         return Array((head + "\r\n").utf8)
-    }
-
-    /// nginx sees the upstream fail in mid-reply, and passes that on as a connection that ends without its last chunk.
-    private static func breakConnection(_ request: borrowing FastCGIRequest) {
-        shutdown(request.descriptor, CInt(SHUT_RDWR))
     }
 
     private func stall(_ request: borrowing FastCGIRequest) throws(PeerLeft) {

@@ -41,7 +41,9 @@ struct OfflineUpstreamCommand: ParsableCommand {
         unsafe sigaddset(&signals, SIGINT)
         unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
 
-        let record = try unsafe getenv("OFFLINE_UPSTREAM_RECORD").map { try Self.openRecord(unsafe String(cString: $0)) }
+        let record = try unsafe getenv("OFFLINE_UPSTREAM_RECORD").map {
+            try Self.openRecord(unsafe String(cString: $0))
+        }
         let listener = try socket.map { try ListeningSocket.bind(path: $0) } ?? ListeningSocket.inherited()
         let responder = MessagesResponder(record: record)
         let server = try FastCGIServer(listener: listener.descriptor, threads: threads) { responder.respond(to: $0) }

@@ -184,7 +184,7 @@ public struct ChildProcess: ~Copyable {
         unsafe arguments.append(nil)
         var environment = unsafe command.environment.map { unsafe strdup($0) }
         unsafe environment.append(nil)
-        defer { for unsafe pointer in unsafe arguments + environment { unsafe free(pointer) } }
+        defer { unsafe (arguments + environment).forEach { unsafe free($0) } }
         return unsafe command.executable.withCString { path in
             unsafe command.directory.withCString { directory in
                 unsafe arguments.withUnsafeBufferPointer { argv in

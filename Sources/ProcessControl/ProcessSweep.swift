@@ -21,10 +21,10 @@ public enum ProcessSweep {
             for pid in found where kill(pid, SIGKILL) == 0 {
                 killed += 1
                 // Orphans come to the responder when it is their subreaper; elsewhere this says ECHILD.
-                unsafe waitpid(pid, nil, WNOHANG)
+                waitpid(pid, nil, WNOHANG)
             }
             usleep(2000)
-            for pid in found { unsafe waitpid(pid, nil, WNOHANG) }
+            for pid in found { waitpid(pid, nil, WNOHANG) }
         }
         return killed
     }
@@ -48,7 +48,7 @@ public enum ProcessSweep {
 
     /// Empty for a zombie and for another user's process.
     private static func environment(of pid: pid_t) -> [UInt8] {
-        let descriptor = open("/proc/\(pid)/environ", O_RDONLY | O_CLOEXEC)
+        let descriptor = unsafe open("/proc/\(pid)/environ", O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return [] }
         defer { close(descriptor) }
         var bytes: [UInt8] = []

@@ -170,7 +170,7 @@ def test_keys_prompts_and_answers_are_in_no_log(service, mark):
         service.post(dialect.path, dialect.body(f"{prompt} [[error=400]]"))
         service.post(dialect.path, dialect.body(f"{prompt} [[error=500]]"))
         service.post(dialect.path + f"?key={wrong}", dialect.body(f"{prompt} [[say={said}]]"))
-        service.post(dialect.path, {"model": wrong, "prompt": prompt})
+        service.post(dialect.path, {"prompt": prompt, "messages": prompt, prompt: prompt})
     service.raw(f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nAuthorization: Bearer {wrong}\r\n\r\n".encode())
     service.get("/v1/models", headers={"Authorization": f"Bearer {wrong}"})
     service.get("/health")

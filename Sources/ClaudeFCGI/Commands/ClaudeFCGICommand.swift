@@ -6,7 +6,8 @@ struct ClaudeFCGICommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "claude-fcgi",
         abstract: "An HTTP front for the Claude Code CLI, as a FastCGI responder behind nginx.",
-        discussion: "Settings come from the environment, and from `.env` in the current directory for what the environment leaves open.",
+        discussion: "Settings come from the environment, and from `.env` in the current directory for what the "
+            + "environment leaves open.",
         version: Version.text,
         subcommands: [RespondCommand.self, CheckCommand.self, SettingsCommand.self, VersionCommand.self])
 }

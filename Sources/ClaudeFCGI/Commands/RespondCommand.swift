@@ -10,7 +10,8 @@ struct RespondCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "respond",
         abstract: "Answer FastCGI requests on descriptor 0, on systemd's socket, or on --socket.",
-        discussion: "SIGTERM drains: no new requests are accepted, those under way are finished, then the exit status is 0.")
+        discussion: "SIGTERM drains: no new requests are accepted, those under way are finished, then the exit "
+            + "status is 0.")
 
     /// sysexits(3): a configuration error; supervisors are told not to start the responder again.
     private static let configurationError = ExitCode(78)
@@ -26,7 +27,9 @@ struct RespondCommand: ParsableCommand {
             throw refusal("\(error)")
         }
         guard let key = settings.proxyAPIKey else {
-            throw refusal("PROXY_API_KEY: is not set; put PROXY_API_KEY=a-long-random-secret into the environment or .env")
+            throw refusal(
+                "PROXY_API_KEY: is not set; put PROXY_API_KEY=a-long-random-secret into the environment "
+                    + "or .env")
         }
         let logger = settings.makeLogger()
         // Before any thread: all inherit the mask, and the signals reach sigwait alone.
@@ -62,7 +65,9 @@ struct RespondCommand: ParsableCommand {
         logger.info("responder ended", metadata: ["pid": "\(getpid())"])
     }
 
-    /// A CLI that is missing or fails may come back, and requests say so until then. One that is too old stops the start.
+    /// A CLI that is missing or fails may come back, and requests say so until then.
+    ///
+    /// One that is too old stops the start.
     private func checkCLI(_ models: ModelCatalogStore, _ logger: Logger) throws {
         let catalog: ModelCatalog
         do throws(APIError) {
@@ -75,7 +80,9 @@ struct RespondCommand: ParsableCommand {
         }
         if let version = catalog.version, version < .minimum {
             throw refusal(
-                "CLAUDE_PATH: the Claude Code CLI is version \(version), this service needs \(ClaudeVersion.minimum) or newer; update it with `claude update`, or set CLAUDE_PATH to a newer one")
+                "CLAUDE_PATH: the Claude Code CLI is version \(version), this service needs "
+                    + "\(ClaudeVersion.minimum) or newer; update it with `claude update`, or set CLAUDE_PATH to a "
+                    + "newer one")
         }
     }
 

@@ -17,8 +17,9 @@ struct StopSignals {
         return set
     }
 
-    /// Calls `stop` with the signal's name at the first signal. A second one ends the process at once: its runs' processes go
-    /// with it.
+    /// Calls `stop` with the signal's name at the first signal.
+    ///
+    /// A second one ends the process at once: its runs' processes go with it.
     func onStop(_ stop: @escaping @Sendable (String) -> Void) {
         let box = unsafe Unmanaged.passRetained(Box(stop))
         var thread = pthread_t()

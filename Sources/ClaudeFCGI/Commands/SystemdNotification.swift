@@ -20,7 +20,8 @@ enum SystemdNotification {
         unsafe withUnsafePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 _ = unsafe sendto(
-                    descriptor, state, state.utf8.count, CInt(MSG_NOSIGNAL), __CONST_SOCKADDR_ARG(__sockaddr__: $0), length)
+                    descriptor, state, state.utf8.count, CInt(MSG_NOSIGNAL), __CONST_SOCKADDR_ARG(__sockaddr__: $0),
+                    length)
             }
         }
     }

@@ -6,13 +6,17 @@ struct ClaudeEnvironment: Sendable {
     private static let names: Set<String> = [
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR",
         "NODE_EXTRA_CA_CERTS", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
-        "no_proxy", "all_proxy", "API_TIMEOUT_MS", "CLOUD_ML_REGION", "GOOGLE_APPLICATION_CREDENTIALS", "GCLOUD_PROJECT",
+        "no_proxy", "all_proxy", "API_TIMEOUT_MS", "CLOUD_ML_REGION", "GOOGLE_APPLICATION_CREDENTIALS",
+        "GCLOUD_PROJECT",
         "MAX_THINKING_TOKENS", "IS_SANDBOX",
     ]
-    private static let prefixes = ["ANTHROPIC_", "CLAUDE_", "AWS_", "AZURE_", "GOOGLE_CLOUD_", "VERTEX_", "BEDROCK_", "LC_"]
+    private static let prefixes = [
+        "ANTHROPIC_", "CLAUDE_", "AWS_", "AZURE_", "GOOGLE_CLOUD_", "VERTEX_", "BEDROCK_", "LC_",
+    ]
 
-    /// What a CLI session sets for its children. A service started from inside one would otherwise run nested sessions; the
-    /// rest is this service's own.
+    /// What a CLI session sets for its children.
+    ///
+    /// A service started from inside one would otherwise run nested sessions; the rest is this service's own.
     private static let excluded: Set<String> = [
         "CLAUDE_PATH", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT", "CLAUDE_CODE_SESSION_ID",
         "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_MESSAGING_SOCKET", "CLAUDE_CODE_MESSAGING_TOKEN",
@@ -34,7 +38,8 @@ struct ClaudeEnvironment: Sendable {
             picked[name] = value
         }
         for name in [
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY", "DISABLE_AUTOUPDATER", "DISABLE_ERROR_REPORTING",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "DISABLE_TELEMETRY", "DISABLE_AUTOUPDATER",
+            "DISABLE_ERROR_REPORTING",
         ] {
             picked[name] = "1"
         }
@@ -68,7 +73,9 @@ struct ClaudeEnvironment: Sendable {
             "CLAUDE_CODE_USE_VERTEX", "CLAUDE_CODE_USE_FOUNDRY",
         ]
         if let name = variables.first(where: { !(inherited[$0] ?? "").isEmpty }) { return .variable(name) }
-        if let directory = configurationDirectory, Files.identity(directory + "/.credentials.json") != nil { return .stored }
+        if let directory = configurationDirectory, Files.identity(directory + "/.credentials.json") != nil {
+            return .stored
+        }
         return .none
     }
 

@@ -40,7 +40,9 @@ enum DotEnv {
             guard !name.isEmpty, name.utf8.allSatisfy({ $0 == UInt8(ascii: "_") || isAlphanumeric($0) }) else {
                 throw malformed(file, index)
             }
-            guard let value = value(String(line[line.index(after: equals)...]).trimmed) else { throw malformed(file, index) }
+            guard let value = value(String(line[line.index(after: equals)...]).trimmed) else {
+                throw malformed(file, index)
+            }
             result.append((name, value))
         }
         return result

@@ -48,7 +48,9 @@ struct Settings: Sendable {
     /// Where runs keep their temporary files, one directory each.
     var temporaryDirectory: String { runDirectory + "/tmp" }
 
-    /// The empty directory that chat runs stand in. Its path reaches the model, so its name says nothing.
+    /// The empty directory that chat runs stand in.
+    ///
+    /// Its path reaches the model, so its name says nothing.
     var chatDirectory: String { runDirectory + "/w" }
 
     /// Where `/api/run` makes directories for runs that name none.
@@ -59,7 +61,10 @@ struct Settings: Sendable {
         port = try reader.integer("PORT", default: 6789, in: 1...65535)
         tlsPort = try reader.integer("TLS_PORT", default: 6790, in: 1...65535)
         if port == tlsPort {
-            throw SettingsError(variable: "TLS_PORT", problem: "is the same as PORT (\(port)); give HTTPS a port of its own")
+            throw SettingsError(
+                variable: "TLS_PORT",
+                problem: "is the same as PORT (\(port)); give HTTPS a port "
+                    + "of its own")
         }
         bindAddress = try reader.address("BIND_ADDRESS", default: "127.0.0.1")
         runDirectory = reader.path("RUN_DIR", default: ".run")
@@ -74,13 +79,16 @@ struct Settings: Sendable {
         if requestTimeout + queueTimeout > Self.longestRequest {
             throw SettingsError(
                 variable: "REQUEST_TIMEOUT_MS",
-                problem: "together with QUEUE_TIMEOUT_MS it must not exceed 3600000 (an hour), for which deploy/nginx.conf waits")
+                problem: "together with QUEUE_TIMEOUT_MS it must not exceed 3600000 (an hour), for which "
+                    + "deploy/nginx.conf waits")
         }
         claudePath = reader.text("CLAUDE_PATH")
         let roots = reader.text("ALLOWED_DIRECTORIES")?.split(separator: ":").map { String($0) } ?? []
         for root in roots where !root.hasPrefix("/") {
             throw SettingsError(
-                variable: "ALLOWED_DIRECTORIES", problem: "`\(root)` is not an absolute path; write /a/path:/another/path")
+                variable: "ALLOWED_DIRECTORIES",
+                problem: "`\(root)` is not an absolute path; write "
+                    + "/a/path:/another/path")
         }
         allowedDirectories = roots
         defaultModel = reader.text("DEFAULT_MODEL")
@@ -88,7 +96,9 @@ struct Settings: Sendable {
     }
 }
 
-/// Reads single settings. An empty value counts as none, as in `.env` templates.
+/// Reads single settings.
+///
+/// An empty value counts as none, as in `.env` templates.
 private struct SettingsReader {
     let environment: [String: String]
 
@@ -99,7 +109,8 @@ private struct SettingsReader {
         guard let value = Int(text), range.contains(value) else {
             throw SettingsError(
                 variable: name,
-                problem: "must be a whole number from \(range.lowerBound) to \(range.upperBound), not `\(text)`; the default is \(fallback)")
+                problem: "must be a whole number from \(range.lowerBound) to \(range.upperBound), not `\(text)`; "
+                    + "the default is \(fallback)")
         }
         return value
     }
@@ -128,7 +139,10 @@ private struct SettingsReader {
     func address(_ name: String, default fallback: String) throws(SettingsError) -> String {
         let value = text(name) ?? fallback
         guard value == "*" || value.utf8.allSatisfy({ "0123456789abcdefABCDEF.:[]".utf8.contains($0) }) else {
-            throw SettingsError(variable: name, problem: "must be a numeric address such as 127.0.0.1, 0.0.0.0 or [::], or `*`")
+            throw SettingsError(
+                variable: name,
+                problem: "must be a numeric address such as 127.0.0.1, 0.0.0.0 or "
+                    + "[::], or `*`")
         }
         return value
     }
@@ -142,7 +156,9 @@ private struct SettingsReader {
         guard let key, !key.isEmpty else { return nil }
         guard key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
             throw SettingsError(
-                variable: name, problem: "has white space or characters beyond ASCII, which no HTTP client can send in a header")
+                variable: name,
+                problem: "has white space or characters beyond ASCII, which no HTTP client can "
+                    + "send in a header")
         }
         return key
     }

@@ -46,7 +46,9 @@ final class Responder: Sendable {
             log.error = error
             if !log.isAbandoned, !reply.hasBegun { refuse(error, dialect, &reply, log.requestID) }
         }
-        if !log.isAbandoned, reply.isPending, !reply.flushAll(to: request, patience: .seconds(60)) { log.isAbandoned = true }
+        if !log.isAbandoned, reply.isPending, !reply.flushAll(to: request, patience: .seconds(60)) {
+            log.isAbandoned = true
+        }
         request.finish()
         log.status = log.isAbandoned && !reply.hasBegun ? 499 : reply.status
         log.sentBytes = reply.sentBytes
@@ -112,7 +114,8 @@ final class Responder: Sendable {
     }
 
     private func decode(
-        _ request: borrowing FastCGIRequest, _ log: inout RequestLog, _ decoder: (JSONValue) throws(APIError) -> RunRequest
+        _ request: borrowing FastCGIRequest, _ log: inout RequestLog,
+        _ decoder: (JSONValue) throws(APIError) -> RunRequest
     ) throws(APIError) -> RunRequest {
         let body: [UInt8]
         do throws(RequestBodyError) {
@@ -120,7 +123,10 @@ final class Responder: Sendable {
         } catch {
             switch error {
             case .tooLarge(let limit):
-                throw APIError(.requestTooLarge, "The request's body is over the limit of \(limit >> 20) MiB. Send less.")
+                throw APIError(
+                    .requestTooLarge,
+                    "The request's body is over the limit of \(limit >> 20) MiB. Send "
+                        + "less.")
             case .timedOut: throw APIError(.requestTimeout, "The request's body did not arrive in time. Send it again.")
             case .aborted:
                 log.isAbandoned = true
@@ -132,7 +138,11 @@ final class Responder: Sendable {
             json = try JSONParser.parse(body)
         } catch {
             throw .invalid(
-                nil, body.isEmpty ? "The request has no body. Send JSON." : "The request's body is not JSON: \(error.reason) (byte \(error.offset)).")
+                nil,
+                body.isEmpty
+                    ? "The request has no body. Send JSON."
+                    : "The request's body is not JSON: "
+                        + "\(error.reason) (byte \(error.offset)).")
         }
         let run = try decoder(json)
         log.isStream = run.isStreaming
@@ -146,13 +156,15 @@ final class Responder: Sendable {
         if error.kind == .auth { header.append(("WWW-Authenticate", "Bearer")) }
         // The official SDKs retry what looks passing; these do not pass by asking again.
         if [.cliNotFound, .upstreamAuth].contains(error.kind) { header.append(("X-Should-Retry", "false")) }
-        reply.reply(status: dialect.status(of: error), json: dialect.errorBody(error, requestID: requestID), header: header)
+        reply.reply(
+            status: dialect.status(of: error), json: dialect.errorBody(error, requestID: requestID), header: header)
     }
 
     /// The Node proxy's fields; degraded from 90 % of the queue.
     private func health() -> JSONValue {
         let counts = gate.counts
-        let isDegraded = gate.queueLimit > 0 ? counts.waiting * 10 >= gate.queueLimit * 9 : counts.running >= gate.concurrency
+        let isDegraded =
+            gate.queueLimit > 0 ? counts.waiting * 10 >= gate.queueLimit * 9 : counts.running >= gate.concurrency
         return [
             "status": isDegraded ? "degraded" : "ok",
             "uptime": .integer(Int((ContinuousClock.now - started).components.seconds)),

@@ -38,7 +38,7 @@ struct LineLogHandler: LogHandler {
                 .init(key: "time", value: .string(time)), .init(key: "level", value: .string("\(event.level)")),
                 .init(key: "message", value: .string("\(event.message)")),
             ])
-            for (key, value) in fields { object[key] = .string(redactor.redacted("\(value)")) }
+            for (key, value) in fields { object[key] = json(value) }
             JSONWriter.append(.object(object), to: &line)
         case .text:
             let details = fields.map { "\($0.key)=\(redactor.redacted("\($0.value)"))" }.joined(separator: " ")
@@ -48,6 +48,17 @@ struct LineLogHandler: LogHandler {
         }
         line.append(0x0A)
         _ = unsafe Glibc.write(2, line, line.count)
+    }
+
+    /// Numbers and truths stay what they are, so that log shippers can sum them.
+    private func json(_ value: Logger.Metadata.Value) -> JSONValue {
+        switch value {
+        case .stringConvertible(let number as Int): .integer(number)
+        case .stringConvertible(let number as Int32): .integer(Int(number))
+        case .stringConvertible(let number as Double): .number("\(number)")
+        case .stringConvertible(let truth as Bool): .bool(truth)
+        default: .string(redactor.redacted("\(value)"))
+        }
     }
 }
 
@@ -59,7 +70,8 @@ struct Redactor: Sendable {
     init(environment: [String: String], keys: [String]) {
         let named = environment.filter { name, value in
             value.utf8.count >= 8
-                && (name.hasSuffix("_KEY") || name.hasSuffix("_TOKEN") || name.contains("SECRET") || name.contains("PASSWORD"))
+                && (name.hasSuffix("_KEY") || name.hasSuffix("_TOKEN") || name.contains("SECRET")
+                    || name.contains("PASSWORD"))
         }
         secrets = Array(Set(named.values).union(keys.filter { !$0.isEmpty })).sorted { $0.count > $1.count }
     }

@@ -61,17 +61,18 @@ struct RequestLog {
         let now = ContinuousClock.now
         var fields: Logger.Metadata = [
             LogKey.requestID: "\(requestID)", LogKey.method: "\(method)", LogKey.route: "\(route)",
-            LogKey.status: "\(status)", LogKey.totalMilliseconds: "\((now - started).milliseconds)",
-            LogKey.sentBytes: "\(sentBytes)",
+            LogKey.status: .stringConvertible(status),
+            LogKey.totalMilliseconds: .stringConvertible((now - started).milliseconds),
+            LogKey.sentBytes: .stringConvertible(sentBytes),
             LogKey.outcome: "\(isAbandoned ? "abandoned" : error == nil ? "ok" : "failed")",
         ]
-        func set(_ key: String, _ value: (some CustomStringConvertible)?) {
-            if let value { fields[key] = "\(value)" }
+        func set(_ key: String, _ value: (some CustomStringConvertible & Sendable)?) {
+            if let value { fields[key] = .stringConvertible(value) }
         }
         set(LogKey.clientAddress, clientAddress)
         set(LogKey.clientName, clientName)
         set(LogKey.model, model)
-        if isStream { fields[LogKey.isStream] = "true" }
+        if isStream { set(LogKey.isStream, true) }
         set(LogKey.queueMilliseconds, admitted.map { ($0 - started).milliseconds })
         set(LogKey.firstByteMilliseconds, firstByte.map { ($0 - started).milliseconds })
         set(LogKey.inputTokens, usage?.prompt)

@@ -21,7 +21,8 @@ struct Authenticator: Sendable {
                 .auth,
                 authorization == nil && apiKey == nil
                     ? "No key was sent. Send the service's key as `Authorization: Bearer KEY` or `x-api-key: KEY`."
-                    : "The key is not one of this service's. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.")
+                    : "The key is not one of this service's. Send it as `Authorization: Bearer KEY` or `x-api-key: "
+                        + "KEY`.")
         }
         return "default"
     }

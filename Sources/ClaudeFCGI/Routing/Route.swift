@@ -46,7 +46,8 @@ enum Route: Equatable, Sendable {
         guard let route = of(path: path) else {
             throw APIError(
                 .notFound,
-                "There is nothing at this path. Served are /v1/chat/completions, /v1/messages, /v1/models, /api/run and /health.")
+                "There is nothing at this path. Served are /v1/chat/completions, /v1/messages, /v1/models, "
+                    + "/api/run and /health.")
         }
         // HEAD is GET without a body; nginx drops the body.
         guard method == route.method || (method == "HEAD" && route.method == "GET") else {

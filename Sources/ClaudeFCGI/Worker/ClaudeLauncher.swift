@@ -1,10 +1,10 @@
 import Dialects
 import ProcessControl
 
-/// A CLI process with what belongs to it, all of it gone when it leaves scope.
+/// A CLI process and what it will leave behind.
 struct ClaudeProcess: ~Copyable {
     var child: ChildProcess
-    /// Removes the run's directories and stray processes; destroyed after the process, since it is declared behind it.
+    /// To be removed when the process has ended.
     let remains: RunRemains
 }
 
@@ -13,17 +13,32 @@ struct RunRemains: Sendable {
     let marker: String
     let directories: [String]
     let hasTools: Bool
+    /// Where the CLI keeps notes of directories and sessions; nil when it is unknown.
+    let configurationDirectory: String?
 
     /// Ends processes that left the CLI's group and removes the run's directories.
-    func remove() {
+    ///
+    /// - Parameter sessionID: The CLI session's id, whose notes go as well.
+    func remove(sessionID: String = "") {
+        // The CLI's name for a directory is made of its real path, which is known only while it exists.
+        let realDirectories = directories.dropFirst().map { Files.resolved($0) ?? $0 }
         if hasTools { ProcessSweep.killAll(withEnvironment: "\(ClaudeEnvironment.runMarker)=\(marker)") }
         for directory in directories { Files.remove(directory) }
+        guard hasTools, let configurationDirectory else { return }
+        // The CLI makes both even where it keeps no session (seen with 2.1.330); they would pile up.
+        if UUIDText.isUUID(sessionID) { Files.remove("\(configurationDirectory)/session-env/\(sessionID)") }
+        for directory in realDirectories {
+            let name = String(directory.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" })
+            Files.remove("\(configurationDirectory)/projects/\(name)")
+        }
     }
 }
 
 /// Starts CLI processes: a launch profile to a command line, with nothing of a caller's in it.
 struct ClaudeLauncher: Sendable {
-    /// Arguments of every profile. No settings, MCP servers or stored sessions of the host have a part in a caller's request.
+    /// Arguments of every profile.
+    ///
+    /// No settings, MCP servers or stored sessions of the host have a part in a caller's request.
     private static let arguments = [
         "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose",
         "--include-partial-messages", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
@@ -45,7 +60,10 @@ struct ClaudeLauncher: Sendable {
         for directory in [settings.temporaryDirectory, settings.workspaceDirectory] {
             for name in Files.names(in: directory) {
                 guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
-                RunRemains(marker: name, directories: ["\(directory)/\(name)"], hasTools: true).remove()
+                RunRemains(
+                    marker: name, directories: ["\(directory)/\(name)"], hasTools: true,
+                    configurationDirectory: environment.configurationDirectory
+                ).remove()
             }
         }
     }
@@ -75,12 +93,17 @@ struct ClaudeLauncher: Sendable {
                 directories.append(directory)
             }
         }
-        let remains = RunRemains(marker: marker, directories: directories, hasTools: hasTools)
+        let remains = RunRemains(
+            marker: marker, directories: directories, hasTools: hasTools,
+            configurationDirectory: environment.configurationDirectory)
         do throws(FileError) {
             for directory in directories { try Files.makeDirectory(directory) }
         } catch {
             remains.remove()
-            throw APIError(.internal, "The service can't make a directory for the run. Run `claude-fcgi check` on the server.", cause: "\(error)")
+            throw APIError(
+                .internal,
+                "The service can't make a directory for the run. Run `claude-fcgi check` on "
+                    + "the server.", cause: "\(error)")
         }
         let command = ChildCommand(
             executable: executable, arguments: arguments,
@@ -93,8 +116,16 @@ struct ClaudeLauncher: Sendable {
             remains.remove()
             switch error {
             case .notExecutable: throw Self.notFound("\(error)")
-            case .directory: throw APIError(.internal, "The run's directory can't be entered. Run `claude-fcgi check` on the server.", cause: "\(error)")
-            case .resources: throw APIError(.unavailable, "The server can't start another process now. Try again later.", retryAfterSeconds: 5, cause: "\(error)")
+            case .directory:
+                throw APIError(
+                    .internal,
+                    "The run's directory can't be entered. Run `claude-fcgi "
+                        + "check` on the server.", cause: "\(error)")
+            case .resources:
+                throw APIError(
+                    .unavailable,
+                    "The server can't start another process now. Try again "
+                        + "later.", retryAfterSeconds: 5, cause: "\(error)")
             }
         }
     }
@@ -102,7 +133,8 @@ struct ClaudeLauncher: Sendable {
     private static func notFound(_ cause: String?) -> APIError {
         APIError(
             .cliNotFound,
-            "The Claude Code CLI is not installed where the service looks for it. Its operator can install it or set CLAUDE_PATH; `claude-fcgi check` says more.",
+            "The Claude Code CLI is not installed where the service looks for it. Its operator can install it or "
+                + "set CLAUDE_PATH; `claude-fcgi check` says more.",
             cause: cause ?? "CLAUDE_PATH is not set and no `claude` is on PATH")
     }
 }

@@ -36,7 +36,8 @@ final class ModelCatalogStore: Sendable {
         guard let path = ClaudeLocator.path(launcher.settings), let identity = Files.identity(path) else {
             throw APIError(
                 .cliNotFound,
-                "The Claude Code CLI is not installed where the service looks for it. Its operator can install it or set CLAUDE_PATH; `claude-fcgi check` says more.",
+                "The Claude Code CLI is not installed where the service looks for it. Its operator can install it "
+                    + "or set CLAUDE_PATH; `claude-fcgi check` says more.",
                 cause: "no file at \(ClaudeLocator.path(launcher.settings) ?? "CLAUDE_PATH or `claude` on PATH")")
         }
         if let catalog = current(identity) { return catalog }
@@ -72,7 +73,8 @@ final class ModelCatalogStore: Sendable {
     private var cachePath: String { launcher.settings.runDirectory + "/models.json" }
 
     private func readCache(_ identity: Files.Identity) -> ModelCatalog? {
-        guard let text = try? Files.read(cachePath, limitBytes: 8 << 20), let json = try? JSONParser.parse(Array(text.utf8)),
+        guard let text = try? Files.read(cachePath, limitBytes: 8 << 20),
+            let json = try? JSONParser.parse(Array(text.utf8)),
             json["cli"]?.stringValue == identity.description, let response = json["response"]
         else { return nil }
         return ModelCatalog(initializeResponse: response)

@@ -25,7 +25,8 @@ struct ReplyWriter {
     mutating func begin(status: Int, header: [(name: String, value: String)]) {
         hasBegun = true
         self.status = status
-        var text = "Status: \(status)\r\n"
+        // nginx passes the reason phrase on; without one the status line has none.
+        var text = "Status: \(status) \(Self.reasonPhrase(status))\r\n"
         for (name, value) in header { text += "\(name): \(value)\r\n" }
         append(Array((text + "\r\n").utf8))
     }
@@ -37,6 +38,26 @@ struct ReplyWriter {
             status: status,
             header: header + [("Content-Type", "application/json"), ("Content-Length", String(body.count))])
         append(body)
+    }
+
+    private static func reasonPhrase(_ status: Int) -> String {
+        switch status {
+        case 200: "OK"
+        case 400: "Bad Request"
+        case 401: "Unauthorized"
+        case 403: "Forbidden"
+        case 404: "Not Found"
+        case 405: "Method Not Allowed"
+        case 408: "Request Timeout"
+        case 413: "Content Too Large"
+        case 429: "Too Many Requests"
+        case 500: "Internal Server Error"
+        case 502: "Bad Gateway"
+        case 503: "Service Unavailable"
+        case 504: "Gateway Timeout"
+        case 529: "Overloaded"
+        default: ""
+        }
     }
 
     /// Adds to the body.
@@ -64,7 +85,7 @@ struct ReplyWriter {
             sentBytes += end - sent
             sent = end
         }
-        if !isPending { pending.removeAll(keepingCapacity: pending.count <= Self.highWaterBytes) ; sent = 0 }
+        if !isPending { pending.removeAll(keepingCapacity: pending.count <= Self.highWaterBytes); sent = 0 }
         return !isBroken
     }
 

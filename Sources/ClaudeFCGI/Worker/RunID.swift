@@ -15,6 +15,15 @@ enum RunID {
 
 /// Random identifiers for clients.
 enum UUIDText {
+    /// Whether the text is a UUID and nothing else: safe as a file's name.
+    static func isUUID(_ text: String) -> Bool {
+        text.utf8.count == 36
+            && text.utf8.enumerated().allSatisfy { index, byte in
+                [8, 13, 18, 23].contains(index)
+                    ? byte == UInt8(ascii: "-") : "0123456789abcdefABCDEF".utf8.contains(byte)
+            }
+    }
+
     /// A version 4 UUID.
     static func random() -> String {
         var generator = SystemRandomNumberGenerator()

@@ -59,7 +59,8 @@ struct RunPipeline: Sendable {
         log.cliPID = process.child.pid
         var conversation = ClaudeConversation(runRequest, model: model)
         var pump = RunPump()
-        var sink = RunSink(form: form, dialect: dialect, requestID: log.requestID, ignored: runRequest.ignoredParameters)
+        var sink = RunSink(
+            form: form, dialect: dialect, requestID: log.requestID, ignored: runRequest.ignoredParameters)
         let end = pump.run(
             &conversation, child: &process.child, request: &request, reply: &reply,
             deadline: started + settings.requestTimeout
@@ -71,14 +72,15 @@ struct RunPipeline: Sendable {
         finishReply(end, &request, &reply, &log)
         sink.report(to: &log)
         log.cliEnd = endProcess(&process, end).description
-        process.remains.remove()
+        process.remains.remove(sessionID: sink.sessionID)
         if sink.error != nil, !pump.errorTail.isEmpty {
             log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
         }
         if let error = sink.error, !reply.hasBegun, end != .abandoned { throw error }
     }
 
-    private func admit(_ request: borrowing FastCGIRequest, _ log: inout RequestLog) throws(APIError) -> AdmissionPermit {
+    private func admit(_ request: borrowing FastCGIRequest, _ log: inout RequestLog) throws(APIError) -> AdmissionPermit
+    {
         do throws(AdmissionError) {
             return try gate.admit(until: .now + settings.queueTimeout) { request.isAbandoned }
         } catch {
@@ -100,7 +102,8 @@ struct RunPipeline: Sendable {
     private func timeoutError() -> APIError {
         APIError(
             .timeout,
-            "The run took longer than \(Int(settings.requestTimeout.milliseconds)) ms, the service's limit (REQUEST_TIMEOUT_MS), and was ended. Ask for less at once.")
+            "The run took longer than \(Int(settings.requestTimeout.milliseconds)) ms, the service's limit "
+                + "(REQUEST_TIMEOUT_MS), and was ended. Ask for less at once.")
     }
 
     /// Sends the rest of a reply that has begun, so that the client does not wait for the process to end.
@@ -156,7 +159,8 @@ private struct RunSink {
             if !reply.hasBegun {
                 reply.begin(
                     status: 200,
-                    header: [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")] + ignoredHeader)
+                    header: [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
+                        + ignoredHeader)
             }
             reply.append(out)
         case .whole(let render):
@@ -194,6 +198,8 @@ private struct RunSink {
             reply.append(out)
         }
     }
+
+    var sessionID: String { answer.sessionID }
 
     func report(to log: inout RequestLog) {
         log.firstByte = firstByte

@@ -66,7 +66,8 @@ struct RunPump: ~Copyable {
                 pollfd(fd: reply.isFull ? -1 : child.exitDescriptor, events: Int16(POLLIN), revents: 0),
                 pollfd(fd: written < input.count ? child.input : -1, events: Int16(POLLOUT), revents: 0),
                 pollfd(
-                    fd: request.descriptor, events: Int16(POLLRDHUP) | (reply.isPending ? Int16(POLLOUT) : 0), revents: 0),
+                    fd: request.descriptor, events: Int16(POLLRDHUP) | (reply.isPending ? Int16(POLLOUT) : 0),
+                    revents: 0),
             ]
             let left = deadline - .now
             // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
@@ -80,7 +81,9 @@ struct RunPump: ~Copyable {
             if isDrained, entries[2].revents != 0, !reply.isFull, !conversation.isEnded {
                 while isOutputOpen, !conversation.isEnded, readOutput(&conversation, child, &request, &reply, handle) {}
                 readErrors(child)
-                if !conversation.isEnded { perform(conversation.outputEnded(cause: "its process ended"), &request, &reply, handle) }
+                if !conversation.isEnded {
+                    perform(conversation.outputEnded(cause: "its process ended"), &request, &reply, handle)
+                }
             }
         }
         return .ended

@@ -18,14 +18,27 @@ enum WorkingDirectory {
         guard let real, allowed.contains(where: { real == $0 || real.hasPrefix($0 == "/" ? "/" : $0 + "/") }) else {
             let isBelowRoot = roots.contains { path == $0 || path.hasPrefix($0 + "/") }
             if isBelowRoot, real == nil {
-                throw .invalid("workingDirectory", "`workingDirectory` does not exist on the server. Make it first, or leave it out for a fresh one.")
+                throw .invalid(
+                    "workingDirectory",
+                    "`workingDirectory` does not exist on the server. Make it "
+                        + "first, or leave it out for a fresh one.")
             }
-            let names = roots.isEmpty ? "none is allowed (the operator's ALLOWED_DIRECTORIES is empty)" : "allowed are \(roots.joined(separator: ", ")) and what is below"
+            let names =
+                roots.isEmpty
+                ? "none is allowed (the operator's ALLOWED_DIRECTORIES is empty)"
+                : "allowed are \(roots.joined(separator: ", ")) and what is below"
             throw APIError(
-                .forbidden, "`workingDirectory` is outside the allowed directories: \(names). Leave it out for a fresh one.",
+                .forbidden,
+                "`workingDirectory` is outside the allowed directories: \(names). Leave it out for a "
+                    + "fresh one.",
                 parameter: "workingDirectory")
         }
-        guard Files.isDirectory(real) else { throw .invalid("workingDirectory", "`workingDirectory` is not a directory.") }
+        guard Files.isDirectory(real) else {
+            throw .invalid(
+                "workingDirectory",
+                "`workingDirectory` is not a "
+                    + "directory.")
+        }
         return real
     }
 }

@@ -30,7 +30,8 @@ public struct MessagesStream: StreamEncoder {
                 "message_start",
                 [
                     "message": [
-                        "id": .string(id), "type": "message", "role": "assistant", "model": .string(model), "content": [],
+                        "id": .string(id), "type": "message", "role": "assistant", "model": .string(model),
+                        "content": [],
                         "stop_reason": nil, "stop_sequence": nil, "usage": usage.anthropicJSON,
                     ]
                 ], to: &out)

@@ -20,7 +20,12 @@ public enum MessagesRequest {
         }
         _ = try fields.required("messages")
         let messages = try fields.array("messages") ?? []
-        guard !messages.isEmpty else { throw .invalid("messages", "`messages` is empty. Send at least one user message.") }
+        guard !messages.isEmpty else {
+            throw .invalid(
+                "messages",
+                "`messages` is empty. Send at least one user "
+                    + "message.")
+        }
         for (index, message) in messages.enumerated() {
             let message = try FieldReader(message, path: "messages[\(index)]")
             _ = try message.required("role")
@@ -32,7 +37,9 @@ public enum MessagesRequest {
             // The API's own rule; without it the CLI would run a turn that asks nothing.
             guard !texts.isEmpty, texts.allSatisfy({ !$0.isBlank }) else {
                 throw .invalid(
-                    message.path("content"), "`\(message.path("content"))`: text content must have more than white space.")
+                    message.path("content"),
+                    "`\(message.path("content"))`: text content must have more than white "
+                        + "space.")
             }
             request.append(role, texts.map { RunRequest.Turn.text($0) })
         }
@@ -53,7 +60,10 @@ public enum MessagesRequest {
             let block = try FieldReader(block, path: "\(path)[\(index)]")
             _ = try block.required("type")
             guard try block.string("type") == "text" else {
-                throw .invalid(block.path("type"), "`\(block.path("type"))` must be `text`: other content is not served here.")
+                throw .invalid(
+                    block.path("type"),
+                    "`\(block.path("type"))` must be `text`: other content is not "
+                        + "served here.")
             }
             _ = try block.required("text")
             texts.append(try block.string("text") ?? "")
@@ -69,14 +79,20 @@ public enum MessagesRequest {
         _ = try fields.object("metadata")
         _ = try fields.string("service_tier")
         if let tools = try fields.array("tools"), !tools.isEmpty {
-            throw .invalid("tools", "`tools`: tool calls are not served here. Send the request without tools, or use POST /api/run with allowedTools.")
+            throw .invalid(
+                "tools",
+                "`tools`: tool calls are not served here. Send the request without tools, or "
+                    + "use POST /api/run with allowedTools.")
         }
         _ = try fields.object("tool_choice")
         if let thinking = fields.value("thinking") {
             let thinking = try FieldReader(thinking, path: "thinking")
             _ = try thinking.required("type")
             if try thinking.string("type") == "enabled" {
-                throw .invalid("thinking", "`thinking`: thinking blocks are not served here. Send `{\"type\": \"disabled\"}` or leave it out.")
+                throw .invalid(
+                    "thinking",
+                    "`thinking`: thinking blocks are not served here. Send `{\"type\": "
+                        + "\"disabled\"}` or leave it out.")
             }
         }
     }

@@ -58,7 +58,9 @@ public struct ClaudeConversation: Sendable {
 
     /// The first lines.
     public mutating func start() -> [Action] {
-        var initialize: JSONObject = JSONObject([.init(key: "subtype", value: "initialize"), .init(key: "hooks", value: nil)])
+        var initialize: JSONObject = JSONObject([
+            .init(key: "subtype", value: "initialize"), .init(key: "hooks", value: nil),
+        ])
         switch request.profile {
         case .chat:
             // An empty prompt keeps Claude Code's own 50 KB out.
@@ -68,7 +70,9 @@ public struct ClaudeConversation: Sendable {
                 initialize["systemPrompt"] = .array(request.system.map { .string($0) })
             }
         }
-        return [.write(Self.line(["type": "control_request", "request_id": "initialize", "request": .object(initialize)]))]
+        return [
+            .write(Self.line(["type": "control_request", "request_id": "initialize", "request": .object(initialize)]))
+        ]
     }
 
     /// Takes one line of the CLI's output, without its newline.
@@ -80,7 +84,9 @@ public struct ClaudeConversation: Sendable {
         } catch {
             return fail(
                 APIError(
-                    .cli, "The Claude Code CLI wrote something that is not its protocol. Run `claude-fcgi check` on the server.",
+                    .cli,
+                    "The Claude Code CLI wrote something that is not its protocol. Run `claude-fcgi check` "
+                        + "on the server.",
                     cause: "line of \(range.count) bytes: \(error.reason) at byte \(error.offset)"))
         }
         switch line["type"]?.stringValue {
@@ -109,7 +115,8 @@ public struct ClaudeConversation: Sendable {
         }
         return fail(
             APIError(
-                .cli, "The Claude Code CLI ended before it answered. Run `claude-fcgi check` on the server.", cause: cause))
+                .cli, "The Claude Code CLI ended before it answered. Run `claude-fcgi check` on the server.",
+                cause: cause))
     }
 
     /// Whether nothing more is expected of the process.
@@ -130,7 +137,8 @@ public struct ClaudeConversation: Sendable {
                 return fail(
                     APIError(
                         .cli,
-                        "The server's Claude Code CLI is version \(version); this service needs \(ClaudeVersion.minimum) or newer. Its operator can update it with `claude update`."
+                        "The server's Claude Code CLI is version \(version); this service needs "
+                            + "\(ClaudeVersion.minimum) or newer. Its operator can update it with `claude update`."
                     ))
             }
             guard let settings else { return feed(from: 0) }
@@ -143,7 +151,9 @@ public struct ClaudeConversation: Sendable {
                     ]))
             ]
         case ("settings", .configuring):
-            if isError { return fail(APIError(.cli, "The Claude Code CLI refused the request's settings.", cause: words)) }
+            if isError {
+                return fail(APIError(.cli, "The Claude Code CLI refused the request's settings.", cause: words))
+            }
             return feed(from: 0)
         default:
             return []
@@ -197,7 +207,8 @@ public struct ClaudeConversation: Sendable {
 
     private mutating func streamEvent(_ line: JSONValue) -> [Action] {
         // A subagent's words are not the answer.
-        guard state == .running, !isAnswered, let event = line["event"], line["parent_tool_use_id"]?.isNull ?? true else {
+        guard state == .running, !isAnswered, let event = line["event"], line["parent_tool_use_id"]?.isNull ?? true
+        else {
             return []
         }
         switch event["type"]?.stringValue {
@@ -253,7 +264,8 @@ public struct ClaudeConversation: Sendable {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke.
             guard result.hasPrefix(text) else { return fail(Self.brokenStream) }
             guard !result.isEmpty else {
-                return fail(APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
+                return fail(
+                    APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
             }
             usage = TokenUsage(line["usage"])
             if messageID.isEmpty {

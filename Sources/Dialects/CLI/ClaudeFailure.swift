@@ -10,16 +10,19 @@ enum ClaudeFailure {
         let cause = "status \(line["api_error_status"]?.intValue ?? 0), \(subtype): \(words.prefix(300))"
         switch line["api_error_status"]?.intValue {
         case 400, 422:
-            return APIError(.invalidRequest, "The upstream API refused the request: \(withoutPrefix(words))", cause: cause)
+            return APIError(
+                .invalidRequest, "The upstream API refused the request: \(withoutPrefix(words))", cause: cause)
         case 401, 403:
             return upstreamAuth(cause)
         case 404:
             return APIError(
                 .modelNotFound,
-                "The model \(model.map { "`\($0)`" } ?? "of this service") does not exist upstream or is not open to this service. GET /v1/models lists what is served.",
+                "The model \(model.map { "`\($0)`" } ?? "of this service") does not exist upstream or is not open "
+                    + "to this service. GET /v1/models lists what is served.",
                 parameter: "model", cause: cause)
         case 413:
-            return APIError(.requestTooLarge, "The upstream API says the request is too large. Send less.", cause: cause)
+            return APIError(
+                .requestTooLarge, "The upstream API says the request is too large. Send less.", cause: cause)
         case 429:
             return APIError(
                 .rateLimit, "The upstream API limits this service's account. Try again later.", retryAfterSeconds: 30,
@@ -34,19 +37,22 @@ enum ClaudeFailure {
                 return upstreamAuth(cause)
             }
             if words.hasPrefix("Prompt is too long") {
-                return APIError(.invalidRequest, "The prompt is longer than the model's context. Send less.", cause: cause)
+                return APIError(
+                    .invalidRequest, "The prompt is longer than the model's context. Send less.", cause: cause)
             }
             if words.hasPrefix("API Error") {
                 return APIError(.upstream, "The upstream API could not be reached or failed. Try again.", cause: cause)
             }
-            return APIError(.cli, "The Claude Code CLI reported a failure. The server's log has the details.", cause: cause)
+            return APIError(
+                .cli, "The Claude Code CLI reported a failure. The server's log has the details.", cause: cause)
         }
     }
 
     private static func upstreamAuth(_ cause: String) -> APIError {
         APIError(
             .upstreamAuth,
-            "The service itself is not logged in to its upstream API. Its operator sees more in `claude-fcgi check`; the key of this request is fine.",
+            "The service itself is not logged in to its upstream API. Its operator sees more in `claude-fcgi "
+                + "check`; the key of this request is fine.",
             cause: cause)
     }
 

@@ -47,7 +47,8 @@ public struct ModelCatalog: Sendable, Equatable {
             }
         }
         for alias in Self.fixedAliases where !aliases.contains(where: { $0.id == alias }) {
-            aliases.append(Model(id: alias, resolvedID: alias, displayName: alias.prefix(1).uppercased() + alias.dropFirst()))
+            aliases.append(
+                Model(id: alias, resolvedID: alias, displayName: alias.prefix(1).uppercased() + alias.dropFirst()))
         }
         self.init(
             version: response["claude_code_version"]?.stringValue.flatMap { ClaudeVersion($0) }, models: aliases + full)
@@ -75,7 +76,9 @@ public struct ModelCatalog: Sendable, Equatable {
         }
         let names = models.map(\.id).joined(separator: ", ")
         throw APIError(
-            .modelNotFound, "The model `\(name.prefix(100))` is not served. Served are: \(names), and full ids of Claude models.",
+            .modelNotFound,
+            "The model `\(name.prefix(100))` is not served. Served are: \(names), and full ids of "
+                + "Claude models.",
             parameter: "model")
     }
 

@@ -4,15 +4,19 @@ public enum DirectRequest {
     ///
     /// A closed list, because names become arguments of the CLI's command line, where nothing of a caller's may stand.
     public static let tools = [
-        "Agent", "Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "Skill", "Task", "TodoWrite",
+        "Agent", "Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "Skill", "Task",
+        "TodoWrite",
         "WebFetch", "WebSearch", "Write",
     ]
 
-    /// Tools that neither write nor execute: what a call that names none runs with. They read the run's own directory only,
-    /// since no permission beyond it is granted.
+    /// Tools that neither write nor execute: what a call that names none runs with.
+    ///
+    /// They read the run's own directory only, since no permission beyond it is granted.
     public static let defaultTools = ["Glob", "Grep", "Read"]
 
-    private static let used: Set<String> = ["prompt", "model", "allowedTools", "workingDirectory", "sessionId", "stream"]
+    private static let used: Set<String> = [
+        "prompt", "model", "allowedTools", "workingDirectory", "sessionId", "stream",
+    ]
 
     /// The request.
     ///
@@ -23,15 +27,20 @@ public enum DirectRequest {
         let prompt = try fields.string("prompt") ?? ""
         guard !prompt.isBlank else { throw .invalid("prompt", "`prompt` is blank. Say what is to be done.") }
         if try fields.bool("stream") ?? false {
-            throw .invalid("stream", "`stream`: POST /api/run answers as a whole. For a stream use POST /v1/messages or /v1/chat/completions.")
+            throw .invalid(
+                "stream",
+                "`stream`: POST /api/run answers as a whole. For a stream use POST "
+                    + "/v1/messages or /v1/chat/completions.")
         }
         if let session = try fields.string("sessionId") {
             throw APIError(
                 .sessionNotFound,
-                "The session \(session.prefix(64).filter { $0.isASCII && !$0.isWhitespace }) does not exist: runs are not continued here. Leave `sessionId` out and send what the run needs in `prompt`.",
+                "The session \(session.prefix(64).filter { $0.isASCII && !$0.isWhitespace }) does not exist: runs "
+                    + "are not continued here. Leave `sessionId` out and send what the run needs in `prompt`.",
                 parameter: "sessionId")
         }
-        var profile = AgentProfile(tools: defaultTools, allowRules: [], workingDirectory: try fields.string("workingDirectory"))
+        var profile = AgentProfile(
+            tools: defaultTools, allowRules: [], workingDirectory: try fields.string("workingDirectory"))
         if let rules = try fields.strings("allowedTools") {
             profile.tools = []
             for (index, rule) in rules.enumerated() {
@@ -57,7 +66,9 @@ public enum DirectRequest {
                 && specifier.unicodeScalars.allSatisfy { !$0.properties.isWhitespace || $0 == " " })
         guard isWellFormed, let tool = tools.first(where: { $0 == name }) else {
             throw .invalid(
-                path, "`\(path)` must be a tool's name, or `Name(specifier)` such as `Bash(git *)`. Tools: \(tools.joined(separator: ", ")).")
+                path,
+                "`\(path)` must be a tool's name, or `Name(specifier)` such as `Bash(git *)`. Tools: "
+                    + "\(tools.joined(separator: ", ")).")
         }
         return tool
     }

@@ -93,7 +93,9 @@ public struct JSONParser {
             return .object(JSONObject())
         }
         while true {
-            guard position < end, bytes[position] == UInt8(ascii: "\"") else { throw error("a member's name is expected") }
+            guard position < end, bytes[position] == UInt8(ascii: "\"") else {
+                throw error("a member's name is expected")
+            }
             let key = try string()
             skipSpace()
             guard position < end, bytes[position] == UInt8(ascii: ":") else { throw error("a colon is expected") }

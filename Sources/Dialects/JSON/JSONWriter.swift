@@ -36,7 +36,9 @@ public enum JSONWriter {
     /// Appends text as it is: punctuation and words that need no escape.
     public static func append(raw text: String, to out: inout [UInt8]) { out.append(contentsOf: text.utf8) }
 
-    /// Appends a string with its quotes. U+2028 and U+2029 go out as they are: JSON allows them, and SSE splits at CR and LF only.
+    /// Appends a string with its quotes.
+    ///
+    /// U+2028 and U+2029 go out as they are: JSON allows them, and SSE splits at CR and LF only.
     public static func append(string text: String, to out: inout [UInt8]) {
         out.append(UInt8(ascii: "\""))
         for byte in text.utf8 {

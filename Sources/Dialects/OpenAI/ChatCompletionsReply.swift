@@ -8,7 +8,9 @@ public enum ChatCompletionsReply {
             "choices": [
                 [
                     "index": 0,
-                    "message": ["role": "assistant", "content": .string(answer.text), "refusal": nil, "annotations": []],
+                    "message": [
+                        "role": "assistant", "content": .string(answer.text), "refusal": nil, "annotations": [],
+                    ],
                     "logprobs": nil, "finish_reason": .string(answer.stopReason.openAIName),
                 ]
             ],

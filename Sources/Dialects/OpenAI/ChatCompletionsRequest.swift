@@ -5,7 +5,8 @@ public enum ChatCompletionsRequest {
         ("temperature", 0...2), ("top_p", 0...1), ("frequency_penalty", -2...2), ("presence_penalty", -2...2),
     ]
     private static let used: Set<String> = [
-        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools", "functions",
+        "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools",
+        "functions",
         "response_format", "tool_choice", "function_call", "parallel_tool_calls",
     ]
 
@@ -28,7 +29,12 @@ public enum ChatCompletionsRequest {
         }
         _ = try fields.required("messages")
         let messages = try fields.array("messages") ?? []
-        guard !messages.isEmpty else { throw .invalid("messages", "`messages` is empty. Send at least one user message.") }
+        guard !messages.isEmpty else {
+            throw .invalid(
+                "messages",
+                "`messages` is empty. Send at least one user "
+                    + "message.")
+        }
         for (index, message) in messages.enumerated() {
             try append(message, path: "messages[\(index)]", to: &request)
         }
@@ -48,7 +54,10 @@ public enum ChatCompletionsRequest {
         case "user":
             let texts = try texts(fields, isRequired: true).filter { !$0.isBlank }
             guard !texts.isEmpty else {
-                throw .invalid(fields.path("content"), "`\(fields.path("content"))` has no text. Send some, or leave the message out.")
+                throw .invalid(
+                    fields.path("content"),
+                    "`\(fields.path("content"))` has no text. Send some, or "
+                        + "leave the message out.")
             }
             request.append(.user, texts.map { RunRequest.Turn.text($0) })
         case "assistant":
@@ -85,7 +94,10 @@ public enum ChatCompletionsRequest {
                 _ = try part.required("refusal")
                 texts.append(try part.string("refusal") ?? "")
             default:
-                throw .invalid(part.path("type"), "`\(part.path("type"))` must be `text`: other content is not served here.")
+                throw .invalid(
+                    part.path("type"),
+                    "`\(part.path("type"))` must be `text`: other content is not "
+                        + "served here.")
             }
         }
         return texts
@@ -103,7 +115,10 @@ public enum ChatCompletionsRequest {
     /// What would change the answer and can't be had is refused, not dropped.
     private static func refuseUnserved(_ fields: FieldReader) throws(APIError) {
         if let count = try fields.positiveInteger("n"), count > 1 {
-            throw .invalid("n", "`n` must be 1: one request runs the Claude Code CLI once. Send \(min(count, 128)) requests instead.")
+            throw .invalid(
+                "n",
+                "`n` must be 1: one request runs the Claude Code CLI once. Send \(min(count, 128)) "
+                    + "requests instead.")
         }
         for name in ["tools", "functions"] {
             if let tools = try fields.array(name), !tools.isEmpty { throw unservedTools(name) }
@@ -112,12 +127,18 @@ public enum ChatCompletionsRequest {
             let format = try FieldReader(format, path: "response_format")
             _ = try format.required("type")
             if try format.string("type") != "text" {
-                throw .invalid("response_format.type", "`response_format.type` must be `text`: structured output is not served here. Ask for JSON in the prompt.")
+                throw .invalid(
+                    "response_format.type",
+                    "`response_format.type` must be `text`: structured output "
+                        + "is not served here. Ask for JSON in the prompt.")
             }
         }
     }
 
     private static func unservedTools(_ parameter: String) -> APIError {
-        .invalid(parameter, "`\(parameter)`: tool calls are not served here. Send the request without tools, or use POST /api/run with allowedTools.")
+        .invalid(
+            parameter,
+            "`\(parameter)`: tool calls are not served here. Send the request without tools, or "
+                + "use POST /api/run with allowedTools.")
     }
 }

@@ -1,0 +1,137 @@
+"""`POST /api/run`: Claude Code with tools, in a directory."""
+
+import json
+import re
+
+import pytest
+
+from dialects import DIRECT
+from test_conversations import texts
+
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def tool(name, **input):
+    return f"[[tool={name} {json.dumps(input)}]]"
+
+
+def run(service, prompt, **extra):
+    answer = service.post(DIRECT.path, DIRECT.body(prompt, **extra))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def tool_results(service, mark):
+    """What the model was told of its tool calls."""
+    blocks = [
+        block for message in service.recorded(mark)[-1]["body"]["messages"] if isinstance(message["content"], list)
+        for block in message["content"]]
+    results = [block for block in blocks if block["type"] == "tool_result"]
+    assert results, "no tool result reached the model"
+    return "\n".join("\n".join(texts(block["content"])) if block.get("content") else "" for block in results)
+
+
+def test_a_reply_has_the_fields_of_the_node_proxy(service):
+    answer = run(service, "[[say=done]]")
+    assert set(answer) == {"id", "result", "sessionId", "durationMs"}
+    assert re.fullmatch(UUID, answer["id"]) and re.fullmatch(UUID, answer["sessionId"])
+    assert answer["result"] == "done"
+    assert isinstance(answer["durationMs"], int) and 0 < answer["durationMs"] < 60000
+
+
+def test_the_result_is_the_last_message(service, directory, mark):
+    (directory / "a").write_text("content of a\n")
+    answer = run(service, f"{mark} {tool('Read', file_path=str(directory / 'a'))}", workingDirectory=str(directory))
+    assert "content of a" in tool_results(service, mark)
+    assert answer["result"]
+
+
+def test_a_named_tool_writes_in_the_directory(service, directory, mark):
+    run(service, f"{mark} {tool('Write', file_path=str(directory / 'made.txt'), content='made by a tool')}",
+        allowedTools=["Write"], workingDirectory=str(directory))
+    assert (directory / "made.txt").read_text() == "made by a tool"
+    assert [path.name for path in directory.iterdir()] == ["made.txt"]
+
+
+@pytest.mark.parametrize("where", ["sibling", "parent", "link"])
+def test_a_named_tool_writes_nowhere_else(service, workspace, directory, mark, where):
+    other = workspace / f"{mark}-other"
+    other.mkdir()
+    (directory / "link").symlink_to(other)
+    path = {"sibling": other / "made.txt", "parent": directory / ".." / f"{mark}-made.txt", "link": directory / "link" / "made.txt"}[where]
+    run(service, f"{mark} {tool('Write', file_path=str(path), content='x')}", allowedTools=["Write"], workingDirectory=str(directory))
+    assert tool_results(service, mark)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("allowed", [None, [], ["Read"], ["Bash(git *)", "Read"]], ids=["default", "none", "Read", "another command"])
+def test_a_tool_that_was_not_named_is_denied(service, directory, mark, allowed):
+    (directory / "there").write_text("x")
+    run(service, f"{mark} {tool('Bash', command='touch made; rm there', description='x')}",
+        allowedTools=allowed, workingDirectory=str(directory))
+    run(service, f"{mark} {tool('Write', file_path=str(directory / 'made'), content='x')}",
+        allowedTools=allowed, workingDirectory=str(directory))
+    assert [path.name for path in directory.iterdir()] == ["there"]
+
+
+def test_a_rule_grants_what_it_says(service, directory, mark):
+    run(service, f"{mark} {tool('Bash', command='echo granted', description='x')}",
+        allowedTools=["Bash(echo *)"], workingDirectory=str(directory))
+    assert "granted" in tool_results(service, mark)
+
+
+def test_the_tools_that_the_model_sees_are_the_named_ones(service, directory, mark):
+    run(service, f"{mark} [[say=ok]]", allowedTools=["Bash", "Read"], workingDirectory=str(directory))
+    assert {entry["name"] for entry in service.upstream_body(mark)["tools"]} == {"Bash", "Read"}
+
+
+def test_without_names_the_tools_only_read_their_own_directory(service, directory, mark):
+    run(service, f"{mark} [[say=ok]]", workingDirectory=str(directory))
+    assert not {entry["name"] for entry in service.upstream_body(mark)["tools"]} & {"Bash", "Write", "Edit", "WebFetch", "Agent", "Task"}
+    run(service, f"{mark} {tool('Read', file_path='/etc/hostname')}", workingDirectory=str(directory))
+    with open("/etc/hostname") as file:
+        assert file.read().strip() not in tool_results(service, mark)
+
+
+def test_a_named_read_reads_its_directory_only(service, workspace, directory, mark):
+    outside = workspace / f"{mark}-outside.txt"
+    outside.write_text("content-outside")
+    run(service, f"{mark} {tool('Read', file_path=str(outside))}", allowedTools=["Read"], workingDirectory=str(directory))
+    # A named tool is granted; what it may read is the operator's choice of ALLOWED_DIRECTORIES and of the service's user.
+    assert tool_results(service, mark)
+
+
+def test_a_run_without_a_directory_has_a_fresh_one_that_goes_with_it(service, mark):
+    run(service, f"{mark} {tool('Bash', command='pwd; ls -A; touch left-behind; mkdir -p a/b; chmod 0 a', description='x')}", allowedTools=["Bash"])
+    place = tool_results(service, mark).strip().splitlines()[0]
+    assert place.startswith(str(service.run_dir)), place
+    assert len(tool_results(service, mark).strip().splitlines()) == 1, "it was not empty"
+    from pathlib import Path
+
+    from service import until
+
+    until(lambda: not Path(place).exists(), 5, "the removal of the fresh directory")
+    assert service.temporary() == []
+
+
+def test_two_runs_do_not_share_a_fresh_directory(service, mark):
+    command = tool("Bash", command="pwd", description="x")
+    places = set()
+    for number in range(2):
+        run(service, f"{mark}-{number} {command}", allowedTools=["Bash"])
+        places.add(tool_results(service, f"{mark}-{number}"))
+    assert len(places) == 2
+
+
+def test_a_run_leaves_nothing_in_its_directory(service, directory):
+    run(service, "[[say=ok]]", workingDirectory=str(directory), allowedTools=["Bash", "Read", "Write"])
+    assert list(directory.iterdir()) == []
+
+
+def test_without_allowed_directories_none_may_be_named(tmp_path):
+    from service import Service
+
+    with Service(cli="fake", RESPONDERS=1) as service:
+        answer = service.post(DIRECT.path, DIRECT.body("hi", workingDirectory=str(tmp_path)))
+        assert answer.status_code == 403 and "ALLOWED_DIRECTORIES" in answer.json()["error"]["message"]
+        assert service.post(DIRECT.path, DIRECT.body("hi")).status_code == 200

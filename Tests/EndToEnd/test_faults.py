@@ -1,0 +1,425 @@
+"""CLIs that misbehave, clients that leave, responders that die."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI, check_error, events_of
+from service import Service, alive, group, parse_raw, pids, stat, status_number, until
+
+
+def reported(service):
+    """The processes that the fake CLI says it consists of, newest call last."""
+    path = service.base / "pids"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def forget(service):
+    (service.base / "pids").unlink(missing_ok=True)
+
+
+def works_again(service):
+    """The next requests are as if nothing had happened."""
+    service.mode("fast")
+    for dialect in ALL:
+        answer = service.post(dialect.path, dialect.body("still there?"))
+        assert answer.status_code == 200 and dialect.text(answer.json()) == "still there?"
+    service.no_cli(5)
+    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
+
+
+# ---- a CLI that misbehaves -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("mode, status", [
+    ("exits", (500, 502)), ("exits-on-turn", (500, 502)), ("garbage", (500, 502)), ("garbage-on-turn", (500, 502)),
+    ("line 20", (500, 502)), ("old", (500,)),
+])
+def test_a_broken_cli_gives_a_clear_error(fake, dialect, stream, mode, status):
+    if stream and dialect is DIRECT:
+        stream = False
+    fake.mode(mode)
+    answer = fake.post(dialect.path, dialect.body("hi") if dialect is DIRECT else dialect.body("hi", stream=stream))
+    assert answer.status_code in status, f"{answer.status_code}: {answer.text}"
+    message = check_error(dialect, answer.json())
+    assert "CLI" in message or "Claude Code" in message
+    assert "giving up" not in answer.text, "the CLI's standard error is the operator's"
+    line = fake.request_line(answer.headers["x-request-id"])
+    assert line["error.kind"].startswith("cli") and line["level"] == "warning"
+    if mode.startswith("exits"):
+        assert "giving up" in line["cli.stderr"] and line["cli.end"].startswith("exit")
+    if mode == "old":
+        assert "2.1.100" in message and "2.1.248" in message and "update" in message
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+@pytest.mark.parametrize("mode", ["exits-midstream", "garbage-midstream"])
+def test_a_cli_that_breaks_in_mid_stream_leaves_no_whole_answer(fake, dialect, mode):
+    fake.mode(mode)
+    answer = fake.post(dialect.path, dialect.body("some words", stream=True))
+    events = events_of(answer.text)
+    assert dialect.streamed_text(events) == "some words" and not dialect.is_whole(events)
+    assert len(dialect.error_events(events)) == 1
+    check_error(dialect, dialect.error_events(events)[0], "cli_error")
+    answer = fake.post(dialect.path, dialect.body("some words"))
+    assert answer.status_code in (500, 502)
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+def test_ten_megabytes_on_standard_error_block_nothing(fake, dialect):
+    fake.mode("stderr")
+    answer = fake.post(dialect.path, dialect.body("hi"))
+    assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+def test_a_line_of_ten_megabytes_is_read(fake, dialect):
+    fake.mode("line 10")
+    answer = fake.post(dialect.path, dialect.body("hi"))
+    assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+
+
+def test_an_endless_line_does_not_fill_the_memory(fake):
+    before = {pid: status_number(pid, "VmRSS") for pid in fake.responders()}
+    fake.mode("line 300")
+    for _ in range(3):
+        assert fake.post(OPENAI.path, OPENAI.body("hi")).status_code in (500, 502)
+    for pid, kilobytes in before.items():
+        assert status_number(pid, "VmHWM") < kilobytes + 150_000
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("mode", ["stalls-on-turn stubborn", "deaf stubborn"])
+def test_a_cli_that_stalls_is_ended_with_all_its_processes(fake, dialect, stream, mode):
+    if stream and dialect is DIRECT:
+        stream = False
+    forget(fake)
+    fake.mode(mode)
+    began = time.monotonic()
+    answer = fake.post(dialect.path, dialect.body("hi") if dialect is DIRECT else dialect.body("hi", stream=stream))
+    assert answer.status_code == 504, answer.text
+    assert 1.9 < time.monotonic() - began < 10
+    assert "REQUEST_TIMEOUT_MS" in check_error(dialect, answer.json(), "timeout")
+    processes = reported(fake)
+    assert len(set(processes)) >= 2
+    until(lambda: not any(alive(pid) for pid in processes), 5, "the end of the CLI and its child")
+    line = fake.request_line(answer.headers["x-request-id"])
+    assert line["cli.end"] == "signal 9"
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_a_stream_that_stalls_ends_with_a_timeout_error(fake, dialect):
+    forget(fake)
+    fake.mode("stalls-midstream stubborn")
+    answer = fake.post(dialect.path, dialect.body("some words", stream=True))
+    events = events_of(answer.text)
+    assert answer.status_code == 200 and dialect.streamed_text(events) == "some words" and not dialect.is_whole(events)
+    check_error(dialect, dialect.error_events(events)[0], "timeout")
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 5, "the end of the CLI and its child")
+    works_again(fake)
+
+
+def test_a_five_megabyte_prompt_to_a_deaf_cli_is_a_timeout(fake):
+    fake.mode("deaf")
+    answer = fake.post(OPENAI.path, OPENAI.body("x" * 5_000_000))
+    assert answer.status_code == 504
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+@pytest.mark.parametrize("mode", ["lingers stubborn", "silent-end"])
+def test_an_answer_is_out_before_its_cli_has_ended(fake, dialect, mode):
+    """A CLI that will not end does not hold the answer back; one that ends without its report has still answered a chat."""
+    forget(fake)
+    fake.mode(mode)
+    began = time.monotonic()
+    answer = fake.post(dialect.path, dialect.body("hi"))
+    if mode == "silent-end" and dialect is DIRECT:
+        assert answer.status_code in (500, 502)  # its result is what the report says
+    else:
+        assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+        assert time.monotonic() - began < 1.5
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 10, "the end of the CLI and its child")
+    works_again(fake)
+
+
+def test_a_missing_cli_is_named(workspace):
+    """Either the start says so, or each request does."""
+    with Service(cli="fake", RESPONDERS=1) as service:
+        # Gone while the service runs, as an update that failed leaves it.
+        os.unlink(service.base / "claude")
+        for dialect in ALL:
+            answer = service.post(dialect.path, dialect.body("hi"))
+            assert answer.status_code == 500, answer.text
+            assert "CLAUDE_PATH" in check_error(dialect, answer.json(), "cli_not_found")
+        assert service.get("/v1/models").status_code in (200, 500)
+        assert service.get("/health").status_code == 200
+        (service.base / "claude").mkdir()
+        answer = service.post(OPENAI.path, OPENAI.body("hi"))
+        assert answer.status_code == 500, answer.text
+        check_error(OPENAI, answer.json(), "cli_not_found")
+
+
+# ---- a client that leaves ------------------------------------------------------------------------------------------------------
+
+
+def connect(service, dialect, body):
+    connection = socket.create_connection(("127.0.0.1", service.port), 10)
+    connection.settimeout(20)
+    text = json.dumps(body).encode()
+    connection.sendall(
+        f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+    return connection
+
+
+def measured(service, pid, connection, record_property):
+    """Closes the connection; how long the CLI's process group lives on, in milliseconds."""
+    number = stat(pid)[2]
+    began = time.monotonic()
+    connection.close()
+    until(lambda: not alive(pid), 5, "the end of the CLI", 0.0005)
+    leader = time.monotonic() - began
+    until(lambda: not group(number), 5, "the end of the CLI's process group", 0.002)
+    took = (leader * 1000, (time.monotonic() - began) * 1000)
+    print(f"the CLI ended {took[0]:.1f} ms after the client left, its group was seen gone after {took[1]:.1f} ms")
+    record_property("ms", took[1])
+    return took[1]
+
+
+@pytest.mark.parametrize("dialect", ALL, ids=str)
+@pytest.mark.parametrize("kind", ["stream, in the middle", "stream, before the first byte", "whole"])
+def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, record_property):
+    if dialect is DIRECT:
+        kind = "whole"
+    service.no_cli()
+    text = f"{mark} [[stall=3]]" if "middle" in kind else f"{mark} [[first_ms=60000]] [[say=late]]"
+    connection = connect(service, dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
+    pid = service.one_cli()
+    if "middle" in kind:
+        seen = b""
+        while b"tok2" not in seen:
+            chunk = connection.recv(65536)
+            assert chunk, seen
+            seen += chunk
+    else:
+        until(lambda: service.recorded(mark), 20, "the request's way upstream", 0.02)
+    assert measured(service, pid, connection, record_property) < 1000
+    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
+    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == str(pid)], 5, "the log line")[0]
+    assert line["outcome"] == "abandoned"
+
+
+@pytest.mark.parametrize("mode", ["deaf stubborn", "stalls-on-turn stubborn", "stalls-midstream stubborn"])
+def test_a_cli_that_will_not_end_ends_when_its_client_leaves(fake, mode, record_property):
+    forget(fake)
+    fake.mode(mode)
+    connection = connect(fake, OPENAI, OPENAI.body("hi", stream=True))
+    until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
+    pid = fake.one_cli()
+    assert measured(fake, pid, connection, record_property) < 1000
+    assert not any(alive(pid) for pid in reported(fake))
+    works_again(fake)
+
+
+def test_a_cli_ends_when_an_http2_client_cancels(service, mark):
+    service.no_cli()
+    with service.client(http2=True, verify=service.tls_context()) as client:
+        with client.stream("POST", service.tls_url + OPENAI.path, json=OPENAI.body(f"{mark} [[stall=3]]", stream=True)) as answer:
+            assert answer.http_version == "HTTP/2"
+            for line in answer.iter_lines():
+                if "tok2" in line:
+                    break
+            pid = service.one_cli()
+        # The stream is reset; the connection lives and serves the next one.
+        until(lambda: not alive(pid), 2, "the end of the CLI", 0.002)
+        assert client.get(service.tls_url + "/health").status_code == 200
+
+
+def test_a_client_that_leaves_the_queue_is_never_run(mark):
+    with Service(cli="fake", WORKER_CONCURRENCY=1, RESPONDERS=1) as service:
+        service.mode("slow 1500")
+        forget(service)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(service.post, OPENAI.path, OPENAI.body("first"))
+            until(lambda: service.clis(), 5)
+            connection = connect(service, OPENAI, OPENAI.body("second"))
+            until(lambda: service.get("/health").json()["queue"]["pending"] == 1, 5, "one in the queue")
+            connection.close()
+            until(lambda: service.get("/health").json()["queue"]["pending"] == 0, 1, "an empty queue")
+            assert first.result().status_code == 200
+        service.no_cli()
+        assert len(set(reported(service))) == 1
+
+
+def test_a_slow_reader_gets_everything(service):
+    """The responder stops reading the CLI while nginx takes no more, and goes on when it does."""
+    connection = connect(service, ANTHROPIC, ANTHROPIC.body("[[tokens=20000]]", stream=True))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    time.sleep(2)
+    text = b""
+    while b"message_stop" not in text[-4096:]:
+        chunk = connection.recv(1 << 20)
+        assert chunk, text[-500:]
+        text += chunk
+    connection.close()
+    numbers = re.findall(rb'"text":"tok(\d+) "', text)
+    assert [int(number) for number in numbers] == list(range(20000))
+
+
+# ---- a responder that dies -----------------------------------------------------------------------------------------------------
+
+
+def streaming(service, dialect, text):
+    """A stream that has begun: the connection, what it brought, its CLI and its responder."""
+    service.no_cli()
+    connection = connect(service, dialect, dialect.body(text, stream=True))
+    pid = service.one_cli()
+    seen = b""
+    while b"tok2" not in seen:
+        chunk = connection.recv(65536)
+        assert chunk, seen
+        seen += chunk
+    return connection, seen, pid, int(stat(pid)[1])
+
+
+def rest(connection):
+    text = b""
+    while True:
+        try:
+            chunk = connection.recv(65536)
+        except ConnectionError:
+            return text
+        text += chunk
+        if not chunk or text.endswith(b"0\r\n\r\n"):
+            return text
+
+
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_a_responder_killed_in_mid_stream_leaves_no_whole_answer_and_no_cli(service, dialect):
+    connection, seen, pid, responder = streaming(service, dialect, "[[tokens=200]] [[delay_ms=50]]")
+    os.kill(responder, signal.SIGKILL)
+    text = seen + rest(connection)
+    connection.close()
+    assert b"[DONE]" not in text and b"message_stop" not in text
+    took = time.monotonic()
+    until(lambda: not alive(pid), 2, "the end of the CLI", 0.002)
+    print(f"the CLI ended {1000 * (time.monotonic() - took):.1f} ms after its responder was killed")
+    answer = service.post(dialect.path, dialect.body("[[say=next]]"))
+    assert answer.status_code == 200 and dialect.text(answer.json()) == "next"
+    until(lambda: len(service.responders()) == 2 and responder not in service.responders(), 10, "a new responder")
+    until(lambda: not service.temporary(), 10, "an empty RUN_DIR/tmp")
+
+
+def test_a_killed_responders_stubborn_cli_is_gone_too(fake):
+    forget(fake)
+    fake.mode("stalls-on-turn stubborn")
+    connection = connect(fake, OPENAI, OPENAI.body("hi"))
+    until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
+    pid = fake.one_cli()
+    os.kill(int(stat(pid)[1]), signal.SIGKILL)
+    status, _, body = parse_raw(connection.recv(65536))
+    connection.close()
+    assert status == 502
+    check_error(OPENAI, json.loads(body))
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 5, "the end of the CLI and its child")
+    works_again(fake)
+
+
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_a_responder_that_is_asked_to_end_finishes_its_stream(service, dialect):
+    connection, seen, pid, responder = streaming(service, dialect, "[[tokens=30]] [[delay_ms=50]]")
+    os.kill(responder, signal.SIGTERM)
+    time.sleep(0.3)
+    assert alive(responder) and alive(pid)
+    # It takes nothing new meanwhile; others do.
+    answer = service.post(dialect.path, dialect.body("[[say=meanwhile]]"))
+    assert answer.status_code == 200 and dialect.text(answer.json()) == "meanwhile"
+    text = (seen + rest(connection)).decode()
+    connection.close()
+    assert len(re.findall(r"tok\d+ ", text)) == 30
+    assert ("[DONE]" if dialect is OPENAI else "message_stop") in text
+    until(lambda: not alive(responder), 5, "the end of the responder")
+    until(lambda: len(service.responders()) == 2, 10, "a new responder")
+
+
+def test_every_responder_killed_over_and_over_is_back(service):
+    for _ in range(5):
+        for pid in service.responders():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+    until(lambda: len(service.responders()) == 2, 10, "two responders")
+    answer = service.post(OPENAI.path, OPENAI.body("[[say=back]]"))
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("bytes_", [
+    b"\x01\x01\x00\x01\xff\xff\x00\x00", b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 64, b"\x09" * 4096,
+    b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00", b"",
+], ids=["cut", "http", "zeros", "noise", "no parameters", "nothing"])
+def test_a_hostile_peer_on_the_socket_costs_no_thread_for_good(fake, bytes_):
+    """Only nginx's user reaches the socket; even so a bad record must not leave the service without threads."""
+    connections = []
+    for _ in range(4):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(fake.run_dir / "claude-fcgi.sock"))
+        connection.sendall(bytes_)
+        connections.append(connection)
+    assert fake.post(OPENAI.path, OPENAI.body("hi")).status_code == 200
+    for connection in connections:
+        connection.close()
+
+
+# ---- what a run's tools leave behind -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["group", "session", "double fork"])
+def test_a_background_process_of_a_run_ends_with_it(service, directory, how, mark):
+    """Also one that left the CLI's process group, ignores signals and was adopted by another parent."""
+    starts = {
+        "group": "sleep 300 >/dev/null 2>&1 </dev/null &",
+        "session": "setsid nohup sleep 300 >/dev/null 2>&1 </dev/null &",
+        "double fork": "(trap '' TERM HUP INT; setsid bash -c 'trap \"\" TERM HUP INT; (sleep 300 & echo $! >> pids) & wait; sleep 300') >/dev/null 2>&1 </dev/null &",
+    }
+    (directory / "start.sh").write_text(f"{starts[how]}\necho $! >> pids\nsleep 0.2\n")
+    command = json.dumps({"command": "bash start.sh; cat pids", "description": "starts it"})
+    answer = service.post(DIRECT.path, DIRECT.body(
+        f"{mark} [[tool=Bash {command}]]", allowedTools=["Bash"], workingDirectory=str(directory)))
+    assert answer.status_code == 200, answer.text
+    started = [int(number) for number in (directory / "pids").read_text().split()]
+    assert started
+    until(lambda: not any(alive(pid) for pid in started), 2, "the end of the background process", 0.01)
+    assert not [pid for pid in pids() if str(directory) in _directory(pid)]
+
+
+def _directory(pid):
+    with contextlib.suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return ""
+
+
+def test_a_background_process_ends_when_the_client_leaves(service, directory, mark):
+    (directory / "start.sh").write_text("setsid nohup sleep 300 >/dev/null 2>&1 </dev/null &\necho $! >> pids\nsleep 60\n")
+    command = json.dumps({"command": "bash start.sh", "description": "starts it"})
+    connection = connect(service, DIRECT, DIRECT.body(
+        f"{mark} [[tool=Bash {command}]]", allowedTools=["Bash"], workingDirectory=str(directory)))
+    until(lambda: (directory / "pids").exists() and (directory / "pids").read_text().strip(), 30, "the background process")
+    connection.close()
+    started = [int(number) for number in (directory / "pids").read_text().split()]
+    until(lambda: not any(alive(pid) for pid in started), 2, "the end of the background process")
+    until(lambda: not [pid for pid in pids() if str(directory) in _directory(pid)], 5, "no process in the directory")
