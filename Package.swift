@@ -41,6 +41,10 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             cSettings: gnu, swiftSettings: settings),
+        .executableTarget(
+            name: "AdmissionStress", dependencies: ["Admission", "CLinux", "ProcessControl"],
+            path: "Tests/Stress/AdmissionStress",
+            cSettings: gnu, swiftSettings: settings),
         .testTarget(name: "DialectsTests", dependencies: ["Dialects"], swiftSettings: settings),
         .testTarget(
             name: "OfflineUpstreamTests", dependencies: ["Dialects", "OfflineUpstream"], cSettings: gnu,
@@ -50,7 +54,8 @@ let package = Package(
         .testTarget(
             name: "ProcessControlTests", dependencies: ["CLinux", "ProcessControl"], cSettings: gnu,
             swiftSettings: settings),
-        .testTarget(name: "AdmissionTests", dependencies: ["Admission"], swiftSettings: settings),
+        .testTarget(
+            name: "AdmissionTests", dependencies: ["Admission", "CLinux"], cSettings: gnu, swiftSettings: settings),
         .testTarget(
             name: "ClaudeFCGITests", dependencies: ["ClaudeFCGI", "Dialects"], cSettings: gnu, swiftSettings: settings),
     ],

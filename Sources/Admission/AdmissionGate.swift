@@ -1,5 +1,11 @@
-// Bounds how many CLIs run and how many requests wait, in order of arrival. The bound is this process's: with several
-// responders each has its share of the service's limits.
+// Who may run: at most `concurrency` runs and `queueLimit` waiting requests, over all responder processes together.
+//
+// Places go to waiting requests in order of arrival; with several client keys the next place goes round the keys that wait,
+// oldest first within a key. A freed place is handed over: the releasing thread marks the next waiter's entry as running
+// and wakes it, so no newcomer can slip in between. Whoever waits wakes every 100 ms to look at its deadline, its client and
+// the other owners; whoever finds an owner dead frees what it held.
+//
+// Nothing here may trap on a shared value: another process, perhaps of another version, wrote it.
 
 import CLinux
 import Glibc
@@ -7,17 +13,33 @@ import Synchronization
 
 /// Why a request was not admitted.
 public enum AdmissionError: Error, Sendable, Equatable {
-    /// Every place to run and to wait is taken.
-    case queueFull
+    /// Every place to run and to wait is taken; when a new try makes sense.
+    case queueFull(retryAfter: Duration)
     /// No place came free in time.
     case timedOut
     /// The caller left.
     case abandoned
+    /// This process is ending.
+    case draining
 }
 
-/// A bounded number of places to run, with a bounded queue in front.
+/// A run whose responder died: what is left of it must be ended by whoever found it.
+public struct OrphanedRun: Sendable, Equatable {
+    /// The responder that died.
+    public var ownerPID: Int32
+    /// The run's process group; 0 if it was not started yet.
+    public var processGroup: Int32
+    /// The group leader's start time, in clock ticks since boot.
+    public var processStartTime: UInt64
+    /// The run's id, as its owner recorded it.
+    public var runSeconds: UInt64
+    /// The second half of the id.
+    public var runCount: UInt32
+}
+
+/// Bounds how many requests run and wait.
 public final class AdmissionGate: Sendable {
-    /// How many are where.
+    /// How many are where, over all responders.
     public struct Counts: Sendable, Equatable {
         /// Requests that hold a place.
         public var running: Int
@@ -25,100 +47,144 @@ public final class AdmissionGate: Sendable {
         public var waiting: Int
     }
 
-    private struct State {
-        var running = 0
-        var waiting: [Waiter] = []
-    }
+    /// The bounds.
+    public struct Limits: Sendable, Equatable {
+        /// How many run at most.
+        public var concurrency: Int
+        /// How many wait at most.
+        public var queueLimit: Int
 
-    /// A place in the queue; granting writes its eventfd.
-    private final class Waiter: Sendable {
-        let event: CInt
-        init(event: CInt) { self.event = event }
-        deinit { if event >= 0 { close(event) } }
-
-        func grant() {
-            var one: UInt64 = 1
-            _ = unsafe write(event, &one, 8)
+        /// Bounds.
+        public init(concurrency: Int, queueLimit: Int) {
+            self.concurrency = concurrency
+            self.queueLimit = queueLimit
         }
     }
 
-    private static let patience = Duration.milliseconds(100)
+    /// How long a waiter sleeps at most before it looks around.
+    private static let sliceMilliseconds: CInt = 100
+    /// How often the owners are looked at, by whichever process is first.
+    private static let reapInterval: UInt64 = 100_000_000
+    /// Before any run has ended, a guess for Retry-After.
+    private static let assumedRun: UInt64 = 10_000_000_000
 
-    /// How many run at most.
-    public let concurrency: Int
-    /// How many wait at most.
-    public let queueLimit: Int
-    private let state = Mutex(State())
+    private let segment: AdmissionSegment
+    private let isDraining = Atomic<Bool>(false)
+    private let onOrphans: @Sendable ([OrphanedRun]) -> Void
 
-    /// An empty gate.
-    public init(concurrency: Int, queueLimit: Int) {
-        self.concurrency = concurrency
-        self.queueLimit = queueLimit
+    /// Joins the segment at `path`, made if it is not there, and sets its limits.
+    ///
+    /// - Parameters:
+    ///   - threads: How many request threads this process has; shown to the operator.
+    ///   - onOrphans: Called without the lock, on whichever thread found a dead responder's runs.
+    public init(
+        path: String, limits: Limits, threads: Int, onOrphans: @escaping @Sendable ([OrphanedRun]) -> Void
+    ) throws(AdmissionSegmentError) {
+        self.onOrphans = onOrphans
+        segment = try AdmissionSegment(path: path, threads: threads)
+        let wake = segment.withLock { segment in
+            unsafe segment.header.pointee.concurrency = UInt32(clamping: limits.concurrency)
+            unsafe segment.header.pointee.queue_limit = UInt32(clamping: limits.queueLimit)
+            return segment.grant()
+        }
+        segment.wake(wake)
+        reap()
     }
 
     /// How many run and wait now.
-    public var counts: Counts { state.withLock { Counts(running: $0.running, waiting: $0.waiting.count) } }
+    public var counts: Counts { segment.withLock { $0.counts() } }
+
+    /// The limits in force: those of the responder that was started last.
+    public var limits: Limits {
+        segment.withLock { segment in
+            unsafe Limits(
+                concurrency: Int(segment.header.pointee.concurrency),
+                queueLimit: Int(segment.header.pointee.queue_limit))
+        }
+    }
 
     /// Takes a place, or a place in the queue until one is free.
     ///
     /// - Parameters:
+    ///   - key: Tells clients apart; the same client has the same key in every process.
     ///   - deadline: When waiting ends.
     ///   - isAbandoned: Asked at least every 100 ms while waiting.
     /// - Returns: The place; it comes free when the permit leaves scope.
     @available(*, noasync, message: "blocks")
     public func admit(
-        until deadline: ContinuousClock.Instant, isAbandoned: () -> Bool
+        key: UInt64 = 1, until deadline: ContinuousClock.Instant, isAbandoned: () -> Bool
     ) throws(AdmissionError) -> AdmissionPermit {
-        let waiter = Waiter(event: clinux_eventfd())
-        let isAdmitted: Bool? = state.withLock { state in
-            if state.running < concurrency, state.waiting.isEmpty {
-                state.running += 1
-                return true
-            }
-            guard state.waiting.count < queueLimit, waiter.event >= 0 else { return nil }
-            state.waiting.append(waiter)
-            return false
+        var entry = segment.withLock { $0.enter(key: key) }
+        if entry == nil {
+            // Perhaps a dead responder's requests fill the queue: look before saying no.
+            reap(isForced: true)
+            entry = segment.withLock { $0.enter(key: key) }
         }
-        guard let isAdmitted else { throw .queueFull }
-        if isAdmitted { return AdmissionPermit(gate: self) }
-        while true {
+        guard let entry else {
+            throw .queueFull(retryAfter: segment.withLock { $0.retryAfter(assumed: Self.assumedRun) })
+        }
+        let permit = AdmissionPermit(segment: segment, entry: entry)
+        while !segment.isRunning(entry) {
             let left = deadline - .now
-            var entry = pollfd(fd: waiter.event, events: Int16(POLLIN), revents: 0)
-            let slice = min(max(left, .zero), Self.patience)
-            if unsafe poll(&entry, 1, CInt(slice.components.attoseconds / 1_000_000_000_000_000) + 1) > 0 {
-                return AdmissionPermit(gate: self)
+            let error: AdmissionError? =
+                isDraining.load(ordering: .relaxed)
+                ? .draining : left <= .zero ? .timedOut : isAbandoned() ? .abandoned : nil
+            if let error {
+                segment.note(error)
+                // Leaving scope, the permit frees the entry, and hands the place on if it was granted in this moment.
+                throw error
             }
-            let reason: AdmissionError? = left <= .zero ? .timedOut : isAbandoned() ? .abandoned : nil
-            guard let reason else { continue }
-            let wasWaiting = state.withLock { state in
-                guard let index = state.waiting.firstIndex(where: { $0 === waiter }) else { return false }
-                state.waiting.remove(at: index)
-                return true
-            }
-            // Granted in this very moment: the place is taken and given on by the permit.
-            if !wasWaiting, reason == .timedOut { return AdmissionPermit(gate: self) }
-            if !wasWaiting { release() }
-            throw reason
+            let milliseconds = left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000 + 1
+            segment.sleep(entry, milliseconds: CInt(min(milliseconds, Int64(Self.sliceMilliseconds))))
+            reap()
         }
+        return permit
     }
 
-    fileprivate func release() {
-        let next: Waiter? = state.withLock { state in
-            if state.waiting.isEmpty {
-                state.running -= 1
-                return nil
-            }
-            return state.waiting.removeFirst()
+    /// Ends all waiting in this process; what runs goes on.
+    public func drain() { isDraining.store(true, ordering: .relaxed) }
+
+    /// Frees what dead responders held, unless someone did so in the last 100 ms.
+    public func reap(isForced: Bool = false) {
+        let now = clinux_monotonic()
+        let result: (orphans: [OrphanedRun], wake: [Int])? = segment.withLock { segment in
+            let last = unsafe segment.header.pointee.last_reap
+            // The other process's clock is ours; a garbled value must only not stop reaping for ever.
+            if !isForced, now &- last < Self.reapInterval, last <= now { return nil }
+            unsafe segment.header.pointee.last_reap = now
+            return (segment.removeDeadOwners(), segment.grant())
         }
-        next?.grant()
+        guard let result else { return }
+        segment.wake(result.wake)
+        if !result.orphans.isEmpty { onOrphans(result.orphans) }
     }
 }
 
-/// A place to run, given back when it leaves scope.
+/// A place to run or to wait, given back when it leaves scope.
 public struct AdmissionPermit: ~Copyable {
-    private let gate: AdmissionGate
+    private let segment: AdmissionSegment
+    private let entry: Int
 
-    fileprivate init(gate: AdmissionGate) { self.gate = gate }
+    init(segment: AdmissionSegment, entry: Int) {
+        self.segment = segment
+        self.entry = entry
+    }
 
-    deinit { gate.release() }
+    deinit {
+        let wake = segment.withLock { segment in
+            segment.leave(entry)
+            return segment.grant()
+        }
+        segment.wake(wake)
+    }
+
+    /// Records what must be ended if this responder dies.
+    public func record(processGroup: Int32, startTime: UInt64, runSeconds: UInt64, runCount: UInt32) {
+        segment.withLock { segment in
+            unsafe segment.entries[entry].group = processGroup
+            unsafe segment.entries[entry].group_started = startTime
+            unsafe segment.entries[entry].run_seconds = runSeconds
+            unsafe segment.entries[entry].run_count = runCount
+        }
+    }
 }

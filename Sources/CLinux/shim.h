@@ -25,6 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "admission.h"
+
 static inline int clinux_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 static inline int clinux_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }

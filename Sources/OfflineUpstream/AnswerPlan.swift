@@ -98,7 +98,9 @@ struct AnswerPlan: Sendable, Equatable {
         self.blocks = blocks
         stopReason = directives.stopReason ?? (directives.tools.isEmpty ? "end_turn" : "tool_use")
         usage = directives.usage ?? Directives.InputUsage(input: request.inputTokens)
-        fault = directives.fault.map { .init(kind: $0.kind, afterPieces: min($0.afterPieces, text.count)) }
+        fault = directives.fault.map {
+            Directives.Fault(kind: $0.kind, afterPieces: min($0.afterPieces, text.count), recurrence: $0.recurrence)
+        }
         firstDelay = directives.firstDelay
         pieceDelay = directives.pieceDelay
     }

@@ -128,7 +128,9 @@ struct AnswerStream: Sendable {
         place = number + 1 < plan.blocks.count ? .block(number + 1) : .end
     }
 
-    /// Appends a delta. Written without a tree, because benchmarks measure what stands in front of this process.
+    /// Appends a delta.
+    ///
+    /// Written without a tree, because benchmarks measure what stands in front of this process.
     private func appendDelta(_ number: Int, _ type: String, _ member: String, _ text: String, to out: inout [UInt8]) {
         JSONWriter.append(
             raw: "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":", to: &out)

@@ -10,15 +10,15 @@ import Dialects
 struct Directives: Sendable, Equatable {
     /// Where the answer's text comes from.
     enum Text: Sendable, Equatable {
-        /// `[[say=TEXT]]`
+        /// This text: `[[say=TEXT]]`.
         case say(String)
-        /// `[[echo]]`: the prompt itself, directives included.
+        /// The prompt itself, directives included: `[[echo]]`.
         case echo
-        /// `[[tokens=N]]`: `tok0 tok1 …`
+        /// So many pieces `tok0 tok1 …`: `[[tokens=N]]`.
         case tokens(Int)
     }
 
-    /// `[[tool=NAME {json}]]`
+    /// A tool to call: `[[tool=NAME {json}]]`.
     struct Tool: Sendable, Equatable {
         /// The tool's name.
         var name: String
@@ -28,17 +28,23 @@ struct Directives: Sendable, Equatable {
         var input: JSONValue
     }
 
-    /// `[[error=STATUS]]` or `[[error=STATUS*TIMES]]`
-    struct Failure: Sendable, Equatable {
-        /// The HTTP status.
-        var status: Int
-        /// How many requests of a session fail before one is answered; nil for all.
+    /// How often an error or a fault strikes: `*TIMES` after its value.
+    struct Recurrence: Sendable, Equatable {
+        /// How many requests of a session are struck before one is answered; nil for all.
         var times: Int?
-        /// The directive's value, which tells one count from another.
+        /// The directive as it was written, which tells one count from another.
         var spelling: String
     }
 
-    /// What goes wrong within the answer.
+    /// An HTTP error: `[[error=STATUS]]` or `[[error=STATUS*TIMES]]`.
+    struct Failure: Sendable, Equatable {
+        /// The HTTP status.
+        var status: Int
+        /// How often.
+        var recurrence: Recurrence
+    }
+
+    /// What goes wrong within the answer; each may have `*TIMES` as well.
     enum FaultKind: String, Sendable {
         /// `[[error_after=N]]`: an SSE `error` event.
         case error = "error_after"
@@ -56,9 +62,11 @@ struct Directives: Sendable, Equatable {
         var kind: FaultKind
         /// After how many pieces of text.
         var afterPieces: Int
+        /// How often.
+        var recurrence: Recurrence
     }
 
-    /// `[[usage=IN,CACHE_READ,CACHE_CREATION]]`
+    /// Token counts of the input: `[[usage=IN,CACHE_READ,CACHE_CREATION]]`.
     struct InputUsage: Sendable, Equatable {
         /// Tokens that no cache held.
         var input: Int
@@ -70,17 +78,17 @@ struct Directives: Sendable, Equatable {
 
     /// The text that was ordered; nil for none.
     var text: Text?
-    /// `[[think=TEXT]]`
+    /// The text of a thinking block: `[[think=TEXT]]`.
     var thinking: String?
     /// The tools to call, in order.
     var tools: [Tool] = []
-    /// `[[stop_reason=WORD]]`
+    /// The stop reason that was ordered: `[[stop_reason=WORD]]`.
     var stopReason: String?
     /// An HTTP error instead of an answer.
     var failure: Failure?
     /// A fault within the answer.
     var fault: Fault?
-    /// `[[usage=…]]`
+    /// The token counts that were ordered.
     var usage: InputUsage?
     /// `[[first_ms=N]]`: the wait before the first content.
     var firstDelay = Duration.zero
@@ -166,12 +174,8 @@ struct Directives: Sendable, Equatable {
         case ("first_ms", let count?): firstDelay = .milliseconds(count)
         case ("delay_ms", let count?): pieceDelay = .milliseconds(count)
         case ("tool", _): return addTool(value)
-        case ("error", _): return setFailure(value)
         case ("usage", _): return setUsage(value)
-        case (_, let count?):
-            guard let kind = FaultKind(rawValue: name) else { return false }
-            fault = Fault(kind: kind, afterPieces: count)
-        default: return false
+        default: return setFailure(name, value)
         }
         return true
     }
@@ -185,11 +189,17 @@ struct Directives: Sendable, Equatable {
         return true
     }
 
-    private mutating func setFailure(_ value: String) -> Bool {
-        let parts = value.split(separator: "*", omittingEmptySubsequences: false).map { Int($0) }
-        guard (1...2).contains(parts.count), let status = parts[0], (400...599).contains(status) else { return false }
-        guard parts.count == 1 || parts[1] != nil else { return false }
-        failure = Failure(status: status, times: parts.count == 2 ? parts[1] : nil, spelling: value)
+    private mutating func setFailure(_ name: String, _ value: String) -> Bool {
+        let parts = value.split(separator: "*", omittingEmptySubsequences: false).map { Int($0) ?? -1 }
+        guard (1...2).contains(parts.count), parts.allSatisfy({ $0 >= 0 }) else { return false }
+        let recurrence = Recurrence(times: parts.count == 2 ? parts[1] : nil, spelling: "\(name)=\(value)")
+        if name == "error", (400...599).contains(parts[0]) {
+            failure = Failure(status: parts[0], recurrence: recurrence)
+        } else if let kind = FaultKind(rawValue: name) {
+            fault = Fault(kind: kind, afterPieces: parts[0], recurrence: recurrence)
+        } else {
+            return false
+        }
         return true
     }
 

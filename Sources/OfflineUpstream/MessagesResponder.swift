@@ -17,7 +17,7 @@ final class MessagesResponder: Sendable {
     private static let batchBytes = FastCGIRequest.maximumWriteBytes - 512
 
     private let record: RequestRecord?
-    private let failures = FailureCounter()
+    private let counter = StrikeCounter()
     private let isDraining = Atomic(false)
 
     /// A responder that keeps what it is sent in `record`.
@@ -89,11 +89,12 @@ final class MessagesResponder: Sendable {
     }
 
     private func answer(_ message: UpstreamRequest, _ request: borrowing FastCGIRequest, unique: String) throws {
-        let directives = Directives(prompt: message.prompt)
+        var directives = Directives(prompt: message.prompt)
         let session = Self.header("x-claude-code-session-id", of: request) ?? ""
-        if let failure = directives.failure, failures.fails(failure, session: session) {
+        if let failure = directives.failure, counter.strikes(failure.recurrence, session: session) {
             throw UpstreamError.ordered(failure.status)
         }
+        if let fault = directives.fault, !counter.strikes(fault.recurrence, session: session) { directives.fault = nil }
         let plan = AnswerPlan(message, directives, unique: unique)
         if message.isStreaming {
             try stream(plan, to: request, unique: unique)
@@ -127,7 +128,9 @@ final class MessagesResponder: Sendable {
         }
     }
 
-    /// The answer without a stream. A fault strikes here as well, since the CLI asks this way when a stream has failed.
+    /// The answer without a stream.
+    ///
+    /// A fault strikes here as well, since the CLI asks this way when a stream has failed.
     private func sendWhole(_ plan: AnswerPlan, to request: borrowing FastCGIRequest, unique: String) throws {
         try wait(until: .now + plan.wholeDelay, request)
         switch plan.fault?.kind {

@@ -39,21 +39,21 @@ struct UpstreamError: Error, Sendable, Equatable {
     }
 }
 
-/// Counts the errors that `[[error=STATUS*TIMES]]` still owes a session.
+/// Counts how often the errors and faults with `*TIMES` have struck a session.
 ///
 /// Lives in one process: of several that share a socket each has counts of its own.
-final class FailureCounter: Sendable {
-    /// More sessions at once than this lose their counts; the prompts behind them fail a few times more.
+final class StrikeCounter: Sendable {
+    /// More sessions at once than this lose their counts; the prompts behind them are struck a few times more.
     private static let capacity = 4096
 
     private let spent = Mutex<[String: Int]>([:])
 
-    /// Whether this request fails.
+    /// Whether this request is struck.
     ///
-    /// After the last error the count is forgotten, so the same prompt fails anew in the session's next turn.
-    func fails(_ failure: Directives.Failure, session: String) -> Bool {
-        guard let times = failure.times else { return true }
-        let key = "\(session) \(failure.spelling)"
+    /// After the last time the count is forgotten, so the same prompt is struck anew in the session's next turn.
+    func strikes(_ recurrence: Directives.Recurrence, session: String) -> Bool {
+        guard let times = recurrence.times else { return true }
+        let key = "\(session) \(recurrence.spelling)"
         return spent.withLock { spent in
             let count = spent[key, default: 0]
             if count >= times {

@@ -306,7 +306,7 @@ class Service:
     def request_lines(self, request_id=None):
         """The one-line reports of ended requests."""
         found = []
-        for line in self.log().splitlines():
+        for line in self.log().split("\n"):
             if line.startswith("{") and '"request.id"' in line:
                 with contextlib.suppress(ValueError):
                     entry = json.loads(line)
@@ -323,7 +323,7 @@ class Service:
         if not self.record_file.exists():
             return []
         found = []
-        for line in self.record_file.read_text().splitlines():
+        for line in self.record_file.read_text().split("\n"):
             if mark in line:
                 entry = json.loads(line)
                 if path in entry["path"] and "count_tokens" not in entry["path"]:

@@ -12,9 +12,17 @@ def texts(content):
     return [content] if isinstance(content, str) else [block["text"] for block in content if block["type"] == "text"]
 
 
-def own(message):
-    """A message's role and text, without what the CLI adds in <system-reminder> blocks of its own."""
-    return message["role"], "".join(text for text in texts(message["content"]) if not text.startswith("<system-reminder>"))
+def conversation(body):
+    """The turns that the model was sent, as (role, text), without the CLI's own: <system-reminder> blocks and system messages."""
+    turns = []
+    for message in body["messages"]:
+        found = [text for text in texts(message["content"]) if not text.startswith("<system-reminder>")]
+        if message["role"] == "system":
+            # The CLI's description of the machine, and its per-turn options; never a caller's words.
+            assert all(text.startswith("# Environment\n") for text in found), found
+        else:
+            turns.append((message["role"], "".join(found)))
+    return turns
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["strings", "blocks"])
@@ -24,9 +32,7 @@ def test_a_history_arrives_with_native_roles(service, dialect, blocks, mark):
     answer = service.post(dialect.path, dialect.body("third [[say=three]]", history=history, blocks=blocks))
     assert answer.status_code == 200 and dialect.text(answer.json()) == "three"
     assert len(service.recorded(mark)) == 1
-    messages = service.upstream_body(mark)["messages"]
-    assert [own(message) for message in messages] == [*history, ("user", "third [[say=three]]")]
-    assert all(isinstance(message["content"], (str, list)) for message in messages)
+    assert conversation(service.upstream_body(mark)) == [*history, ("user", "third [[say=three]]")]
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
@@ -34,7 +40,7 @@ def test_a_long_history_keeps_its_order(service, dialect, mark):
     history = [("user" if n % 2 == 0 else "assistant", f"{n} {mark}") for n in range(40)]
     answer = service.post(dialect.path, dialect.body("[[say=end]]", history=history))
     assert answer.status_code == 200
-    assert [own(message) for message in service.upstream_body(mark)["messages"]] == [*history, ("user", "[[say=end]]")]
+    assert conversation(service.upstream_body(mark)) == [*history, ("user", "[[say=end]]")]
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
@@ -43,8 +49,8 @@ def test_several_blocks_stay_several(service, dialect, mark):
     body["messages"][-1]["content"] = [
         {"type": "text", "text": "[[say=ok]] "}, {"type": "text", "text": f"{mark} line\none"}, {"type": "text", "text": "end\n\n"}]
     assert service.post(dialect.path, body).status_code == 200
-    content = service.upstream_body(mark)["messages"][-1]["content"]
-    assert texts(content)[-3:] == ["[[say=ok]] ", f"{mark} line\none", "end\n\n"]
+    users = [message for message in service.upstream_body(mark)["messages"] if message["role"] == "user"]
+    assert [texts(message["content"]) for message in users] == [["[[say=ok]] ", f"{mark} line\none", "end\n\n"]]
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["string", "blocks"])
@@ -76,7 +82,7 @@ def test_a_prompt_arrives_word_for_word(service, dialect, text, mark):
     answer = service.post(dialect.path, body)
     assert answer.status_code == 200, answer.text
     wanted = text if dialect is not DIRECT else f"{text} {mark}"
-    assert own(service.upstream_body(mark)["messages"][-1]) == ("user", wanted)
+    assert conversation(service.upstream_body(mark))[-1] == ("user", wanted)
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
@@ -91,7 +97,7 @@ def test_an_answer_comes_back_word_for_word(service, dialect):
 def test_a_prompt_of_five_megabytes_arrives(service, mark):
     answer = service.post(ANTHROPIC.path, ANTHROPIC.body(f"[[say=ok]] {mark} " + "lorem " * 870_000))
     assert answer.status_code == 200 and ANTHROPIC.text(answer.json()) == "ok"
-    assert len(own(service.upstream_body(mark)["messages"][-1])[1]) > 5_000_000
+    assert len(conversation(service.upstream_body(mark))[-1][1]) > 5_000_000
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
@@ -152,7 +158,7 @@ def test_openais_names_for_instructions_count_alike(service, mark):
     system = "\n".join(texts(sent["system"]))
     assert f"be {mark}" in system and "and kind" in system
     # Neighbours of one role are one turn.
-    assert [message["role"] for message in sent["messages"]] == ["user"]
+    assert conversation(sent) == [("user", "[[say=ok]]now")]
 
 
 def test_parameters_without_effect_are_accepted(service):
@@ -177,7 +183,7 @@ def test_tokens_leave_when_they_come(service, dialect):
         body = dialect.body("[[tokens=11]] [[delay_ms=60]]", stream=True)
         with client.stream("POST", dialect.path, json=body) as answer:
             for line in answer.iter_lines():
-                if "tok" in line:
+                if '"tok' in line:
                     arrivals.append(time.monotonic())
     assert len(arrivals) == 11
     assert arrivals[-1] - arrivals[0] > 0.3
@@ -199,12 +205,12 @@ def test_each_request_leaves_one_line_in_the_log(service, dialect):
     answer = service.post(dialect.path, dialect.body("[[say=ok]] [[usage=11,5,3]]"))
     identity = answer.headers["x-request-id"]
     line = service.request_line(identity)
-    assert line["http.status"] == "200" and line["http.route"] == dialect.path and line["http.method"] == "POST"
+    assert line["http.status"] == 200 and line["http.route"] == dialect.path and line["http.method"] == "POST"
     assert line["client.name"] and line["model"].startswith("claude-") and line["level"] == "info"
-    times = [float(line[f"time.{name}_ms"]) for name in ("queue", "first_byte", "total")]
+    times = [line[f"time.{name}_ms"] for name in ("queue", "first_byte", "total")]
     assert times == sorted(times) and times[0] >= 0
-    assert (line["tokens.input"], line["tokens.cache_read"]) == ("19", "5") and int(line["tokens.output"]) > 0
-    assert float(line["cost_usd"]) >= 0
+    assert (line["tokens.input"], line["tokens.cache_read"]) == (19, 5) and line["tokens.output"] > 0
+    assert line["cost_usd"] >= 0
     assert line["cli.end"].startswith(("exit", "signal"))
     assert len(service.request_lines(identity)) == 1
     assert identity in (service.run_dir / "access.log").read_text()
@@ -213,5 +219,5 @@ def test_each_request_leaves_one_line_in_the_log(service, dialect):
 def test_a_failure_leaves_one_line_in_the_log(service):
     answer = service.post(OPENAI.path, OPENAI.body("x", model="gpt-4o"))
     line = service.request_line(answer.headers["x-request-id"])
-    assert line["http.status"] == "404" and len(service.request_lines(answer.headers["x-request-id"])) == 1
+    assert line["http.status"] == 404 and len(service.request_lines(answer.headers["x-request-id"])) == 1
     assert service.log().count(answer.headers["x-request-id"]) == 1

@@ -220,7 +220,7 @@ def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, recor
         until(lambda: service.recorded(mark), 20, "the request's way upstream", 0.02)
     assert measured(service, pid, connection, record_property) < 1000
     until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
-    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == str(pid)], 5, "the log line")[0]
+    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == pid], 5, "the log line")[0]
     assert line["outcome"] == "abandoned"
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import CANARY_VARIABLE
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI
 from service import environment, pids, proc
-from test_conversations import own
+from test_conversations import conversation
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_path_in_a_chat_reads_no_file(service, canaries, dialect, blocks, mark
     assert len(service.recorded(mark)) == 1
     messages = service.upstream_body(mark)["messages"]
     # What was said arrived as it was said, and the file's content did not.
-    assert [own(message) for message in messages] == [
+    assert conversation(service.upstream_body(mark)) == [
         ("user", f"user {text}"), ("assistant", f"assistant {text}"), ("user", f"{text} [[say=ok]]")]
     assert secret not in service.record_file.read_text() and secret not in answer.text
     assert {block["type"] for message in messages for block in message["content"] if isinstance(block, dict)} <= {"text"}
@@ -110,7 +110,7 @@ def test_a_path_in_a_run_reads_no_file(service, canaries, mark, alone):
         prompt = f"{name} {mark} [[say=ok]]"
         answer = service.post(DIRECT.path, DIRECT.body(prompt, workingDirectory=str(inside), allowedTools=["Read", "Bash"]))
         assert answer.status_code == 200, answer.text
-        assert own(service.recorded(mark)[-1]["body"]["messages"][-1]) == ("user", prompt)
+        assert conversation(service.recorded(mark)[-1]["body"])[-1] == ("user", prompt)
         assert secret not in service.record_file.read_text() and secret not in answer.text
 
 
@@ -130,7 +130,7 @@ def test_a_command_arrives_as_text(service, canaries, dialect, text):
     assert answer.status_code == 200, answer.text
     found = service.recorded(json.dumps(text))
     assert len(found) == before + 1
-    assert own(found[-1]["body"]["messages"][-1]) == ("user", text)
+    assert conversation(found[-1]["body"])[-1] == ("user", text)
 
 
 @pytest.mark.parametrize("dialect", ALL, ids=str)
@@ -197,7 +197,7 @@ def test_one_callers_words_never_reach_another(service, mark):
         return number, dialect.text(service.post(dialect.path, dialect.body(f"[[echo]] {mark}-{number}-end")).json())
 
     with ThreadPoolExecutor(6) as pool:
-        for number, text in pool.map(ask, range(12)):
+        for number, text in pool.map(ask, range(8)):
             assert f"{mark}-{number}-end" in text and text.count(mark) == 1
 
 

@@ -5,7 +5,9 @@ import Testing
 
 @Suite struct AnswerPlanTests {
     static func plan(_ prompt: String) throws -> AnswerPlan {
-        let body: JSONValue = ["model": "m", "max_tokens": 9, "messages": [["role": "user", "content": .string(prompt)]]]
+        let body: JSONValue = [
+            "model": "m", "max_tokens": 9, "messages": [["role": "user", "content": .string(prompt)]],
+        ]
         return AnswerPlan(try UpstreamRequest(body, needsMaxTokens: true), Directives(prompt: prompt), unique: "1")
     }
 
@@ -101,7 +103,8 @@ import Testing
 
     @Test func `the whole message has content, stop reason and usage`() throws {
         let message = try Self.plan("[[think=t]][[tokens=2]][[tool=T {\"a\":1}]][[usage=1,2,3]]").message
-        #expect(message["content"]?.arrayValue?.compactMap { $0["type"]?.stringValue } == ["thinking", "text", "tool_use"])
+        #expect(
+            message["content"]?.arrayValue?.compactMap { $0["type"]?.stringValue } == ["thinking", "text", "tool_use"])
         #expect(message["content"]?.arrayValue?[1]["text"] == "tok0 tok1 ")
         #expect(message["stop_reason"] == "tool_use")
         #expect(

@@ -5,7 +5,8 @@ import Testing
 
 @Suite struct DirectivesTests {
     private static let texts: [(String, Directives.Text?)] = [
-        ("", nil), ("plain text", nil), ("[[say=hello]]", .say("hello")), ("a [[say=two\nlines ]] b", .say("two\nlines ")),
+        ("", nil), ("plain text", nil), ("[[say=hello]]", .say("hello")),
+        ("a [[say=two\nlines ]] b", .say("two\nlines ")),
         ("[[say=]]", .say("")), ("[[say=a]b]]", .say("a]b")), ("[[echo]]", .echo), ("[[tokens=12]]", .tokens(12)),
         ("[[say=a]][[say=b]]", .say("b")), ("[[[say=x]]]", .say("x")), ("[[say=naïve 你好]]", .say("naïve 你好")),
         ("[[wiki link]]", nil), ("[[saying=x]]", nil), ("[[tokens=many]]", nil), ("[[tokens=-1]]", nil),
@@ -29,15 +30,18 @@ import Testing
         #expect(directives.tools[1].inputText == "{}")
     }
 
-    @Test(arguments: ["[[tool=]]", "[[tool=Bash [1]]]", "[[tool=Bash {\"a\"}]]", "[[tool={}]]", "[[tool=Bash {\"a\":1]]"])
+    @Test(arguments: [
+        "[[tool=]]", "[[tool=Bash [1]]]", "[[tool=Bash {\"a\"}]]", "[[tool={}]]", "[[tool=Bash {\"a\":1]]",
+    ])
     func `a tool without a name or an object is text`(prompt: String) {
         #expect(Directives(prompt: prompt).tools.isEmpty)
     }
 
     private static let failures: [(String, Directives.Failure?)] = [
-        ("[[error=529]]", .init(status: 529, times: nil, spelling: "529")),
-        ("[[error=429*2]]", .init(status: 429, times: 2, spelling: "429*2")),
-        ("[[error=200]]", nil), ("[[error=600]]", nil), ("[[error=429*]]", nil), ("[[error=429*1*1]]", nil), ("[[error=]]", nil),
+        ("[[error=529]]", .init(status: 529, recurrence: .init(times: nil, spelling: "error=529"))),
+        ("[[error=429*2]]", .init(status: 429, recurrence: .init(times: 2, spelling: "error=429*2"))),
+        ("[[error=200]]", nil), ("[[error=600]]", nil), ("[[error=429*]]", nil), ("[[error=429*1*1]]", nil),
+        ("[[error=]]", nil),
     ]
 
     @Test(arguments: failures)
@@ -46,9 +50,14 @@ import Testing
     }
 
     private static let faults: [(String, Directives.Fault?)] = [
-        ("[[stall=0]]", .init(kind: .stall, afterPieces: 0)), ("[[cut=3]]", .init(kind: .cut, afterPieces: 3)),
-        ("[[error_after=2]]", .init(kind: .error, afterPieces: 2)), ("[[drop=1]]", .init(kind: .drop, afterPieces: 1)),
-        ("[[cut]]", nil), ("[[error=2]]", nil),
+        ("[[stall=0]]", .init(kind: .stall, afterPieces: 0, recurrence: .init(times: nil, spelling: "stall=0"))),
+        ("[[cut=3*1]]", .init(kind: .cut, afterPieces: 3, recurrence: .init(times: 1, spelling: "cut=3*1"))),
+        (
+            "[[error_after=2]]",
+            .init(kind: .error, afterPieces: 2, recurrence: .init(times: nil, spelling: "error_after=2"))
+        ),
+        ("[[drop=1]]", .init(kind: .drop, afterPieces: 1, recurrence: .init(times: nil, spelling: "drop=1"))),
+        ("[[cut]]", nil), ("[[error=2]]", nil), ("[[cut=x]]", nil), ("[[cut=1*x]]", nil),
     ]
 
     @Test(arguments: faults)

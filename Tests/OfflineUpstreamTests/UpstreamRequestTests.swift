@@ -11,7 +11,12 @@ import Testing
 
     private static let prompts: [(JSONValue, String)] = [
         ([["role": "user", "content": "hi"]], "hi"),
-        ([["role": "user", "content": "old"], ["role": "assistant", "content": "a"], ["role": "user", "content": "new"]], "new"),
+        (
+            [
+                ["role": "user", "content": "old"], ["role": "assistant", "content": "a"],
+                ["role": "user", "content": "new"],
+            ], "new"
+        ),
         ([["role": "user", "content": "hi"], ["role": "system", "content": "[[echo]]"]], "hi"),
         (
             [
@@ -42,8 +47,12 @@ import Testing
         #expect(try request([["role": "user", "content": "12345678"]]).inputTokens == 2)
         #expect(try request([["role": "user", "content": [["type": "text", "text": "12345678"]]]]).inputTokens == 2)
         #expect(try request([["role": "user", "content": ""]]).inputTokens == 1)
-        #expect(try request([["role": "user", "content": "1234"]], system: [["type": "text", "text": "1234"]]).inputTokens == 2)
-        let image: JSONValue = ["type": "image", "source": ["type": "base64", "media_type": "image/png", "data": "AAAA"]]
+        #expect(
+            try request([["role": "user", "content": "1234"]], system: [["type": "text", "text": "1234"]]).inputTokens
+                == 2)
+        let image: JSONValue = [
+            "type": "image", "source": ["type": "base64", "media_type": "image/png", "data": "AAAA"],
+        ]
         #expect(try request([["role": "user", "content": [image]]]).inputTokens == 1500)
     }
 
@@ -61,14 +70,14 @@ import Testing
         }
     }
 
-    @Test func `errors are counted by session and directive, and forgotten after the last`() {
-        let counter = FailureCounter()
-        let twice = Directives(prompt: "[[error=429*2]]").failure!
-        let once = Directives(prompt: "[[error=529*1]]").failure!
-        let always = Directives(prompt: "[[error=500]]").failure!
-        #expect((0..<4).map { _ in counter.fails(twice, session: "a") } == [true, true, false, true])
-        #expect((0..<3).map { _ in counter.fails(twice, session: "b") } == [true, true, false])
-        #expect((0..<2).map { _ in counter.fails(once, session: "a") } == [true, false])
-        #expect((0..<3).map { _ in counter.fails(always, session: "a") } == [true, true, true])
+    @Test func `strikes are counted by session and directive, and forgotten after the last`() {
+        let counter = StrikeCounter()
+        let twice = Directives.Recurrence(times: 2, spelling: "error=429*2")
+        let once = Directives.Recurrence(times: 1, spelling: "cut=3*1")
+        let always = Directives.Recurrence(times: nil, spelling: "error=500")
+        #expect((0..<4).map { _ in counter.strikes(twice, session: "a") } == [true, true, false, true])
+        #expect((0..<3).map { _ in counter.strikes(twice, session: "b") } == [true, true, false])
+        #expect((0..<2).map { _ in counter.strikes(once, session: "a") } == [true, false])
+        #expect((0..<3).map { _ in counter.strikes(always, session: "a") } == [true, true, true])
     }
 }

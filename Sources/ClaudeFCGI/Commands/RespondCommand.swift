@@ -1,3 +1,4 @@
+import Admission
 import ArgumentParser
 import CLinux
 import Dialects
@@ -49,16 +50,36 @@ struct RespondCommand: ParsableCommand {
         } catch {
             throw refusal("socket: \(error)")
         }
-        let responder = Responder(settings: settings, key: key, launcher: launcher, models: models, logger: logger)
+        let gate: AdmissionGate
+        do throws(AdmissionSegmentError) {
+            gate = try AdmissionGate(
+                path: settings.segmentPath,
+                limits: .init(concurrency: settings.concurrency, queueLimit: settings.queueLimit),
+                threads: settings.threadsPerResponder
+            ) { orphans in
+                for orphan in orphans {
+                    launcher.end(orphan)
+                    logger.notice(
+                        "ended a dead responder's run",
+                        metadata: ["responder.pid": "\(orphan.ownerPID)", LogKey.cliPID: "\(orphan.processGroup)"])
+                }
+            }
+        } catch {
+            throw refusal("RUN_DIR: \(error)")
+        }
+        let responder = Responder(
+            settings: settings, key: key, gate: gate, launcher: launcher, models: models, logger: logger)
         let server = try FastCGIServer(
             listener: listening.descriptor, threads: settings.threadsPerResponder, handler: responder.handle)
         signals.onStop {
             logger.info("draining", metadata: [LogKey.reason: "\($0)"])
             SystemdNotification.send("STOPPING=1")
+            gate.drain()
             server.stop()
         }
         logger.info(
             "responder started", metadata: ["pid": "\(getpid())", "threads": "\(settings.threadsPerResponder)"])
+        Reaper.start(gate)
         SystemdNotification.send("READY=1")
         try server.run()
         listening.unlinkIfBound()

@@ -18,7 +18,8 @@ struct SettingsCommand: ParsableCommand {
             }
         let values: [(String, String)] = [
             ("PORT", "\(settings.port)"), ("TLS_PORT", "\(settings.tlsPort)"), ("BIND_ADDRESS", settings.bindAddress),
-            ("RUN_DIR", settings.runDirectory), ("RESPONDERS", "\(settings.responders)"),
+            ("RUN_DIR", settings.runDirectory), ("ADMISSION_SEGMENT", settings.segmentPath),
+            ("RESPONDERS", "\(settings.responders)"),
             ("PROXY_API_KEY_SET", settings.proxyAPIKey == nil ? "no" : "yes"),
             ("CLAUDE_PATH", ClaudeLocator.path(settings) ?? ""), ("LOGIN", login),
             ("LOG_LEVEL", settings.logLevel.rawValue), ("LOG_FORMAT", settings.logFormat.rawValue),

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// A setting that can't be used: which one, why, and what to write instead.
@@ -47,6 +48,17 @@ struct Settings: Sendable {
 
     /// Where runs keep their temporary files, one directory each.
     var temporaryDirectory: String { runDirectory + "/tmp" }
+
+    /// The admission segment: on tmpfs, so that nothing of it is ever written to a disk.
+    var segmentPath: String {
+        let shared = "/dev/shm"
+        if unsafe clinux_is_tmpfs(runDirectory) != 0 || clinux_is_tmpfs(shared) == 0 {
+            return runDirectory + "/admission"
+        }
+        // FNV-1a: one name a RUN_DIR.
+        let hash = runDirectory.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+        return "\(shared)/claude-fcgi-\(geteuid())-\(String(hash, radix: 36))"
+    }
 
     /// The empty directory that chat runs stand in.
     ///

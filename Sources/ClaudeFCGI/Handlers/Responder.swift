@@ -15,15 +15,15 @@ final class Responder: Sendable {
     private let started = ContinuousClock.now
 
     /// - Parameter key: The service's key.
-    init(settings: Settings, key: String, launcher: ClaudeLauncher, models: ModelCatalogStore, logger: Logger) {
+    init(
+        settings: Settings, key: String, gate: AdmissionGate, launcher: ClaudeLauncher, models: ModelCatalogStore,
+        logger: Logger
+    ) {
         self.settings = settings
         self.logger = logger
         self.models = models
         authenticator = Authenticator(key: key)
-        // Each responder has its share; rounded up, so that few places over many responders are not none.
-        gate = AdmissionGate(
-            concurrency: (settings.concurrency + settings.responders - 1) / settings.responders,
-            queueLimit: (settings.queueLimit + settings.responders - 1) / settings.responders)
+        self.gate = gate
         pipeline = RunPipeline(settings: settings, gate: gate, launcher: launcher, models: models)
     }
 
@@ -163,14 +163,15 @@ final class Responder: Sendable {
     /// The Node proxy's fields; degraded from 90 % of the queue.
     private func health() -> JSONValue {
         let counts = gate.counts
+        let limits = gate.limits
         let isDegraded =
-            gate.queueLimit > 0 ? counts.waiting * 10 >= gate.queueLimit * 9 : counts.running >= gate.concurrency
+            limits.queueLimit > 0 ? counts.waiting * 10 >= limits.queueLimit * 9 : counts.running >= limits.concurrency
         return [
             "status": isDegraded ? "degraded" : "ok",
             "uptime": .integer(Int((ContinuousClock.now - started).components.seconds)),
             "queue": [
                 "pending": .integer(counts.waiting), "processing": .integer(counts.running),
-                "concurrency": .integer(settings.concurrency),
+                "concurrency": .integer(limits.concurrency),
             ],
             "sessions": ["total": 0, "locked": 0],
         ]

@@ -1,8 +1,11 @@
+import Admission
 import Dialects
+import Glibc
 import ProcessControl
 
 /// A CLI process and what it will leave behind.
 struct ClaudeProcess: ~Copyable {
+    let id: RunID
     var child: ChildProcess
     /// To be removed when the process has ended.
     let remains: RunRemains
@@ -60,12 +63,26 @@ struct ClaudeLauncher: Sendable {
         for directory in [settings.temporaryDirectory, settings.workspaceDirectory] {
             for name in Files.names(in: directory) {
                 guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
-                RunRemains(
-                    marker: name, directories: ["\(directory)/\(name)"], hasTools: true,
-                    configurationDirectory: environment.configurationDirectory
-                ).remove()
+                remains(of: name).remove()
             }
         }
+    }
+
+    /// Ends what is left of a dead responder's run.
+    func end(_ orphan: OrphanedRun) {
+        // A number alone could by now be a stranger's; with its start time it is the process that was recorded.
+        if orphan.processGroup > 1, ProcessIdentity.startTime(of: orphan.processGroup) == orphan.processStartTime {
+            kill(-orphan.processGroup, SIGKILL)
+        }
+        let marker = RunID(pid: orphan.ownerPID, seconds: orphan.runSeconds, count: orphan.runCount).text
+        remains(of: marker).remove()
+    }
+
+    private func remains(of marker: String) -> RunRemains {
+        RunRemains(
+            marker: marker,
+            directories: ["\(settings.temporaryDirectory)/\(marker)", "\(settings.workspaceDirectory)/\(marker)"],
+            hasTools: true, configurationDirectory: environment.configurationDirectory)
     }
 
     /// Starts the CLI for a profile.
@@ -73,7 +90,8 @@ struct ClaudeLauncher: Sendable {
     /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
     func start(_ profile: RunRequest.Profile) throws(APIError) -> ClaudeProcess {
         guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
-        let marker = RunID.next()
+        let id = RunID.next()
+        let marker = id.text
         var directories = ["\(settings.temporaryDirectory)/\(marker)"]
         var arguments = Self.arguments
         let directory: String
@@ -111,7 +129,7 @@ struct ClaudeLauncher: Sendable {
                 temporaryDirectory: directories[0], marker: marker, readsAttachments: hasTools),
             directory: directory)
         do throws(SpawnError) {
-            return ClaudeProcess(child: try ChildProcess(command), remains: remains)
+            return ClaudeProcess(id: id, child: try ChildProcess(command), remains: remains)
         } catch {
             remains.remove()
             switch error {

@@ -2,15 +2,26 @@ import CLinux
 import Glibc
 import Synchronization
 
-/// Ids of runs: unique on this machine, and naming the process that made them.
-enum RunID {
+/// A run's id: unique on this machine, and naming the process that made it.
+struct RunID: Sendable, Equatable {
     private static let counter = Atomic<UInt32>(0)
 
-    /// `PID-SECONDS-COUNT`, the last two in base 36: short, because socket paths are bounded.
-    static func next() -> String {
-        let count = counter.wrappingAdd(1, ordering: .relaxed).newValue
-        return "\(getpid())-\(String(WallClock.now.seconds, radix: 36))-\(String(count, radix: 36))"
+    /// The responder.
+    let pid: Int32
+    /// When, in seconds since 1970.
+    let seconds: UInt64
+    /// The how manieth of the responder.
+    let count: UInt32
+
+    /// A new id.
+    static func next() -> RunID {
+        RunID(
+            pid: getpid(), seconds: UInt64(WallClock.now.seconds),
+            count: counter.wrappingAdd(1, ordering: .relaxed).newValue)
     }
+
+    /// `PID-SECONDS-COUNT`, the last two in base 36: short, because socket paths are bounded.
+    var text: String { "\(pid)-\(String(seconds, radix: 36))-\(String(count, radix: 36))" }
 }
 
 /// Random identifiers for clients.

@@ -57,6 +57,9 @@ struct RunPipeline: Sendable {
         log.admitted = started
         var process = try launcher.start(runRequest.profile)
         log.cliPID = process.child.pid
+        permit.record(
+            processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
+            runSeconds: process.id.seconds, runCount: process.id.count)
         var conversation = ClaudeConversation(runRequest, model: model)
         var pump = RunPump()
         var sink = RunSink(
@@ -85,13 +88,18 @@ struct RunPipeline: Sendable {
             return try gate.admit(until: .now + settings.queueTimeout) { request.isAbandoned }
         } catch {
             switch error {
-            case .queueFull:
+            case .queueFull(let retryAfter):
                 throw APIError(
-                    .queueFull, "All places to run and to wait are taken. Try again later.", retryAfterSeconds: 5)
+                    .queueFull, "All places to run and to wait are taken. Try again later.",
+                    retryAfterSeconds: Int(retryAfter.components.seconds))
             case .timedOut:
                 throw APIError(
                     .queueTimeout, "The request waited for a free place as long as it may. Try again later.",
                     retryAfterSeconds: 10)
+            case .draining:
+                throw APIError(
+                    .unavailable, "This part of the service is being restarted. Send the request again.",
+                    retryAfterSeconds: 1)
             case .abandoned:
                 log.isAbandoned = true
                 throw APIError(.timeout, "The client left while the request waited.")

@@ -1,0 +1,78 @@
+import Dialects
+import Testing
+
+@Suite struct LineBufferTests {
+    private static func lines(_ buffer: inout LineBuffer) -> [String] {
+        var lines: [String] = []
+        while let range = buffer.nextLine() { lines.append(String(decoding: buffer.bytes[range], as: UTF8.self)) }
+        return lines
+    }
+
+    @Test(
+        arguments: [
+            ("", []), ("a", []), ("\n", [""]), ("a\n", ["a"]), ("a\nb", ["a"]), ("a\n\nb\n", ["a", "", "b"]),
+            ("a\r\n", ["a\r"]),
+            ("é😀\n", ["é😀"]),
+        ] as [(String, [String])])
+    func `lines are cut at newlines`(_ text: String, _ expected: [String]) throws {
+        var buffer = LineBuffer(limitBytes: 100)
+        try buffer.append(text.utf8)
+        #expect(Self.lines(&buffer) == expected)
+        #expect(buffer.nextLine() == nil)
+    }
+
+    @Test(arguments: 1...30)
+    func `random splits give the same lines`(_ seed: Int) throws {
+        var generator = SeededGenerator(seed: UInt64(seed))
+        let expected = (0..<200).map { number in
+            String(repeating: "é", count: Int.random(in: 0...60, using: &generator)) + "\(number)"
+        }
+        let bytes = Array((expected.joined(separator: "\n") + "\n").utf8)
+        var buffer = LineBuffer(limitBytes: 4096)
+        var found: [String] = []
+        var start = 0
+        while start < bytes.count {
+            let end = min(bytes.count, start + Int.random(in: 1...300, using: &generator))
+            try buffer.append(bytes[start..<end])
+            // Lines may be left for later, too.
+            if Bool.random(using: &generator) { found += Self.lines(&buffer) }
+            start = end
+        }
+        found += Self.lines(&buffer)
+        #expect(found == expected)
+    }
+
+    @Test func `a line without end is refused once it outgrows the limit`() throws {
+        var buffer = LineBuffer(limitBytes: 10)
+        try buffer.append(Array("0123456789".utf8))
+        #expect(throws: LineBuffer.LineTooLong(limitBytes: 10)) { try buffer.append(Array("x".utf8)) }
+    }
+
+    @Test func `many short lines in one read are no long line`() throws {
+        var buffer = LineBuffer(limitBytes: 10)
+        try buffer.append(Array(repeating: UInt8(0x0A), count: 1000))
+        #expect(Self.lines(&buffer).count == 1000)
+    }
+
+    @Test func `consumed lines do not count against the limit`() throws {
+        var buffer = LineBuffer(limitBytes: 10)
+        for _ in 0..<100 {
+            try buffer.append(Array("12345678\n".utf8))
+            #expect(Self.lines(&buffer) == ["12345678"])
+        }
+        #expect(buffer.bytes.count <= 10)
+    }
+
+    /// A whole line in front must not let the next one grow without end.
+    @Test func `a line without end behind a whole one is refused too`() throws {
+        var buffer = LineBuffer(limitBytes: 10)
+        #expect(throws: LineBuffer.LineTooLong.self) {
+            try buffer.append(Array("a\n".utf8))
+            _ = buffer.nextLine()
+            for _ in 0..<20 {
+                try buffer.append(Array("b".utf8))
+                _ = buffer.nextLine()
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+import Dialects
+import Foundation
+import Testing
+
+/// A conversation that was recorded with the real CLI (`Scripts/record`), in `Tests/Transcripts/NAME`.
+struct Transcript: Sendable, CustomTestStringConvertible {
+    /// The recorded conversations that a caller's request began; `initialize` is asked by the service itself.
+    static let requests = names.filter { $0 != "initialize" }.map { Transcript(name: $0) }
+
+    /// What takes the place of the time, the request's id and the run's id; `Scripts/record` writes the same.
+    static let context = ReplyContext(requestID: "req-golden", created: 1_700_000_000)
+    static let runID = "00000000-0000-4000-8000-00000000aaaa"
+
+    private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appending(path: "Transcripts")
+    private static var names: [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? []).filter { !$0.hasPrefix(".") }.sorted()
+    }
+
+    let name: String
+
+    var testDescription: String { name }
+
+    func bytes(_ file: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: url(file))) }
+
+    /// A recorded file's lines, each without its newline.
+    func lines(_ file: String) throws -> [String] {
+        String(decoding: try bytes(file), as: UTF8.self).split(separator: "\n").map { String($0) }
+    }
+
+    func request() throws -> (path: String, body: JSONValue) {
+        let json = try JSONParser.parse(bytes("request.json"))
+        return (try #require(json["path"]?.stringValue), try #require(json["body"]))
+    }
+
+    /// The expected reply, or with GOLDEN=1 the given one, which is written to its file.
+    func golden(_ reply: Replay.Reply) throws -> String {
+        if ProcessInfo.processInfo.environment["GOLDEN"] == "1" {
+            for file in ["response.json", "response.sse"] { try? FileManager.default.removeItem(at: url(file)) }
+            try reply.text.write(to: url(reply.file), atomically: true, encoding: .utf8)
+        }
+        return String(decoding: try bytes(reply.file), as: UTF8.self)
+    }
+
+    private func url(_ file: String) -> URL { Self.root.appending(path: name).appending(path: file) }
+}

@@ -1,0 +1,201 @@
+// Admission under random death. Run by `make stress` (minutes) and by Scripts/test (seconds):
+//
+//   AdmissionStress SECONDS [SEED]
+//
+// Four worker processes of eight threads each admit, hold, abandon and time out at random on one segment, and are killed
+// (SIGKILL) at random instants, in the middle of critical sections too, since they do little else. The parent looks at the
+// table all the while, and at its end.
+//
+//   calm half:   nobody is killed; a counter shared by all workers proves that never more than the limit run
+//   storm half:  a worker dies every few milliseconds; the table must never show more than the limits, and never hang
+
+import Admission
+import CLinux
+import Glibc
+import ProcessControl
+import Synchronization
+
+let concurrency = 3
+let queueLimit = 12
+let workers = 4
+let threadsPerWorker = 8
+
+func fail(_ message: String) -> Never {
+    print("FAILED: \(message)")
+    exit(1)
+}
+
+/// A page shared by all workers: how many hold a place now, the most ever, and how many were admitted.
+@safe struct Ledger: @unchecked Sendable {
+    // The page stays mapped for the life of the process, and its words are atomic.
+    let words: UnsafeMutablePointer<Atomic<Int>>
+
+    init(path: String) {
+        let descriptor = unsafe open(path, O_RDWR | O_CREAT, 0o600)
+        guard descriptor >= 0, ftruncate(descriptor, 4096) == 0,
+            let base = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
+            unsafe base != MAP_FAILED
+        else { fail("no ledger at \(path)") }
+        unsafe words = unsafe base.assumingMemoryBound(to: Atomic<Int>.self)
+    }
+
+    var running: Int { unsafe words[0].load(ordering: .sequentiallyConsistent) }
+    var most: Int { unsafe words[1].load(ordering: .sequentiallyConsistent) }
+    var admitted: Int { unsafe words[2].load(ordering: .sequentiallyConsistent) }
+
+    func enter() {
+        let now = unsafe words[0].add(1, ordering: .sequentiallyConsistent).newValue
+        _ = unsafe words[1].max(now, ordering: .sequentiallyConsistent)
+        _ = unsafe words[2].add(1, ordering: .sequentiallyConsistent)
+    }
+
+    func leave() { _ = unsafe words[0].subtract(1, ordering: .sequentiallyConsistent) }
+}
+
+func work(_ directory: String, seed: UInt64) -> Never {
+    let ledger = Ledger(path: directory + "/ledger")
+    guard
+        let gate = try? AdmissionGate(
+            path: directory + "/admission", limits: .init(concurrency: concurrency, queueLimit: queueLimit),
+            threads: threadsPerWorker, onOrphans: { _ in })
+    else { fail("no gate in a worker") }
+    for number in 0..<threadsPerWorker {
+        startThread { admitForEver(gate, ledger, seed: seed &* 31 &+ UInt64(number)) }
+    }
+    while true { pause() }
+}
+
+func admitForEver(_ gate: AdmissionGate, _ ledger: Ledger, seed: UInt64) {
+    var random = Random(state: seed | 1)
+    while true {
+        let patience = random.below(10) == 0 ? random.below(3) : 2000
+        let leaves = random.below(8) == 0
+        do throws(AdmissionError) {
+            let permit = try gate.admit(key: UInt64(random.below(3)) + 1, until: .now + .milliseconds(patience)) {
+                leaves
+            }
+            ledger.enter()
+            permit.record(processGroup: 1, startTime: 1, runSeconds: 1, runCount: 1)
+            if random.below(4) == 0 { usleep(UInt32(random.below(400))) }
+            ledger.leave()
+            _ = consume permit
+        } catch {
+            if random.below(4) == 0 { usleep(UInt32(random.below(200))) }
+        }
+    }
+}
+
+/// xorshift64*: repeatable from the seed.
+struct Random {
+    var state: UInt64
+    mutating func below(_ bound: Int) -> Int {
+        state ^= state >> 12
+        state ^= state << 25
+        state ^= state >> 27
+        return Int((state &* 2_685_821_657_736_338_717) >> 33) % bound
+    }
+}
+
+final class ThreadBody: Sendable {
+    let body: @Sendable () -> Void
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+}
+
+func startThread(_ body: @escaping @Sendable () -> Void) {
+    let box = unsafe Unmanaged.passRetained(ThreadBody(body))
+    var thread = pthread_t()
+    _ = unsafe pthread_create(
+        &thread, nil,
+        { argument in
+            guard let argument = unsafe argument else { return nil }
+            unsafe Unmanaged<ThreadBody>.fromOpaque(argument).takeRetainedValue().body()
+            return nil
+        }, box.toOpaque())
+}
+
+func end(_ process: pid_t) {
+    kill(process, SIGKILL)
+    waitpid(process, nil, 0)
+}
+
+@main enum AdmissionStress {
+    static func main() throws {
+        let arguments = CommandLine.arguments
+        if arguments.count == 4, arguments[1] == "work" { work(arguments[2], seed: UInt64(arguments[3]) ?? 1) }
+
+        let seconds = arguments.count > 1 ? Double(arguments[1]) ?? 4 : 4
+        let seed = arguments.count > 2 ? UInt64(arguments[2]) ?? 1 : UInt64(getpid())
+        var random = Random(state: seed | 1)
+        let directory = "/dev/shm/admission-stress-\(getpid())"
+        unsafe mkdir(directory, 0o700)
+        print(
+            "seed \(seed), \(workers) processes x \(threadsPerWorker) threads, concurrency \(concurrency), queue "
+                + "\(queueLimit)"
+        )
+
+        func startWorker() -> pid_t {
+            var process = pid_t()
+            let words = [arguments[0], "work", directory, String(random.below(1 << 30))]
+            var pointers = unsafe words.map { unsafe strdup($0) }
+            unsafe pointers.append(nil)
+            defer { unsafe pointers.forEach { unsafe free($0) } }
+            guard unsafe posix_spawn(&process, "/proc/self/exe", nil, nil, pointers, Glibc.environ) == 0 else {
+                fail("spawn")
+            }
+            return process
+        }
+
+        let ledger = Ledger(path: directory + "/ledger")
+        let gate = try AdmissionGate(
+            path: directory + "/admission", limits: .init(concurrency: concurrency, queueLimit: queueLimit), threads: 0,
+            onOrphans: { _ in })
+        var processes = (0..<workers).map { _ in startWorker() }
+
+        /// Looks at the table until `deadline`; calls `act` between two looks.
+        func watch(until deadline: ContinuousClock.Instant, _ phase: String, _ act: () -> Void) {
+            var last = ledger.admitted
+            var lastChange = ContinuousClock.now
+            while ContinuousClock.now < deadline {
+                let counts = gate.counts
+                if counts.running > concurrency { fail("\(phase): \(counts.running) run, the limit is \(concurrency)") }
+                if counts.waiting > queueLimit { fail("\(phase): \(counts.waiting) wait, the limit is \(queueLimit)") }
+                if ledger.admitted != last {
+                    last = ledger.admitted
+                    lastChange = .now
+                }
+                if ContinuousClock.now - lastChange > .seconds(5) {
+                    fail("\(phase): nothing was admitted for five seconds")
+                }
+                act()
+                usleep(300)
+            }
+        }
+
+        watch(until: .now + .seconds(seconds / 2), "calm") {}
+        let calm = ledger.admitted
+        if ledger.most > concurrency { fail("calm: \(ledger.most) ran at once, the limit is \(concurrency)") }
+        if ledger.most < concurrency { fail("calm: the limit was never reached, so nothing was tested") }
+
+        var deaths = 0
+        watch(until: .now + .seconds(seconds / 2), "storm") {
+            guard random.below(12) == 0 else { return }
+            let index = random.below(workers)
+            end(processes[index])
+            processes[index] = startWorker()
+            deaths += 1
+        }
+        for process in processes { end(process) }
+        usleep(150_000)
+        gate.reap(isForced: true)
+        let counts = gate.counts
+        if counts.running != 0 || counts.waiting != 0 {
+            fail("at the end \(counts.running) run and \(counts.waiting) wait")
+        }
+        for name in ["admission", "ledger"] { unsafe unlink("\(directory)/\(name)") }
+        unsafe rmdir(directory)
+        print(
+            "passed: \(calm) admissions without deaths, \(ledger.admitted - calm) with \(deaths) deaths; no place "
+                + "lost, no hang"
+        )
+    }
+}
