@@ -1,6 +1,6 @@
 # The daily work. `make help` lists it.
 
-.PHONY: help run build test check fmt record clean
+.PHONY: help run build test check stress fmt record clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,6 +18,10 @@ test: ## everything: check, then end to end through nginx with curl and the offi
 check: ## the gate before a commit: format, module dependencies, warnings, unit tests
 	swift format lint --strict --recursive Sources Tests Package.swift
 	CLAUDE_FCGI_CHECK=1 swift test --explicit-target-dependency-import-check error
+
+stress: ## the admission gate under random death, for minutes (ARGS="seconds seed")
+	swift build -c release --product AdmissionStress
+	.build/release/AdmissionStress $(or $(ARGS),180)
 
 fmt: ## format the Swift sources in place
 	swift format --in-place --recursive Sources Tests Package.swift

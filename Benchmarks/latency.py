@@ -9,6 +9,7 @@
 """
 
 import argparse
+import json
 import re
 import socket
 import statistics
@@ -20,22 +21,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Tests/EndToEnd"))
 
 from dialects import ANTHROPIC, OPENAI  # noqa: E402
-from service import Service, cpu_seconds  # noqa: E402
+from service import Dechunker, Service, cpu_seconds  # noqa: E402
 
 STAMP = re.compile(rb'"(?:text|content)":"(\d+\.\d+) "')
 
 
 def stream(service, dialect, prompt):
-    """Reads one stream from nginx; yields (time of arrival, bytes)."""
-    import json
-
+    """Reads one stream from nginx; yields (time of arrival, the whole events that came)."""
     body = json.dumps(dialect.body(prompt, stream=True)).encode()
     with socket.create_connection(("127.0.0.1", service.port), 60) as connection:
         connection.sendall(
-            f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nConnection: close\r\n"
+            f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        while chunk := connection.recv(1 << 18):
-            yield time.clock_gettime(time.CLOCK_MONOTONIC), chunk
+        dechunker, rest = Dechunker(), b""
+        while not dechunker.is_ended and (chunk := connection.recv(1 << 18)):
+            arrival = time.clock_gettime(time.CLOCK_MONOTONIC)
+            events, separator, rest = (rest + dechunker.feed(chunk)).rpartition(b"\n\n")
+            yield arrival, events + separator
 
 
 def delays(service, dialect):

@@ -23,6 +23,70 @@ public enum AdmissionError: Error, Sendable, Equatable {
     case draining
 }
 
+/// What a request's thread does; shown by `claude-fcgi status`.
+public enum RequestStage: UInt32, Sendable, CaseIterable {
+    /// It waits for a place.
+    case waiting = 1
+    /// The CLI is being started.
+    case starting
+    /// The CLI works; nothing of the answer has come.
+    case running
+    /// The answer is on its way to the client.
+    case replying
+    /// It waits before another attempt.
+    case retrying
+    /// The reply is out; the CLI is being ended.
+    case finishing
+}
+
+/// Shows what a request's thread does; of no effect on anything else.
+public struct RequestStageCell: Sendable {
+    fileprivate let segment: AdmissionSegment
+    fileprivate let entry: Int
+
+    /// The thread does this now.
+    public func enter(_ stage: RequestStage) { unsafe clinux_store(&segment.entries[entry].stage, stage.rawValue) }
+}
+
+/// Whose request asks for a place.
+public struct AdmissionClient: Sendable, Equatable {
+    /// Tells clients apart, the same in every process; not 0.
+    public var hash: UInt64
+    /// The name shown to the operator.
+    public var name: String
+    /// How many of this client's requests run at most; nil for no limit of its own.
+    public var concurrency: Int?
+    /// How many of this client's requests wait at most; nil for no limit of its own.
+    public var queueLimit: Int?
+
+    /// A client; its hash is made of the name.
+    public init(name: String, concurrency: Int? = nil, queueLimit: Int? = nil) {
+        self.name = name
+        self.concurrency = concurrency
+        self.queueLimit = queueLimit
+        // FNV-1a; 0 marks a free row of the table.
+        let sum = name.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+        hash = sum == 0 ? 1 : sum
+    }
+}
+
+/// A request for a place, with what the operator is shown of it.
+public struct AdmissionRequest: Sendable, Equatable {
+    /// Whose it is.
+    public var client: AdmissionClient
+    /// The route's number, as the program counts them.
+    public var route: UInt32
+    /// The model; empty for the default.
+    public var model: String
+
+    /// A request.
+    public init(client: AdmissionClient, route: UInt32 = 0, model: String = "") {
+        self.client = client
+        self.route = route
+        self.model = model
+    }
+}
+
 /// A run whose responder died: what is left of it must be ended by whoever found it.
 public struct OrphanedRun: Sendable, Equatable {
     /// The responder that died.
@@ -68,7 +132,7 @@ public final class AdmissionGate: Sendable {
     /// Before any run has ended, a guess for Retry-After.
     private static let assumedRun: UInt64 = 10_000_000_000
 
-    private let segment: AdmissionSegment
+    let segment: AdmissionSegment
     private let isDraining = Atomic<Bool>(false)
     private let onOrphans: @Sendable ([OrphanedRun]) -> Void
 
@@ -106,22 +170,25 @@ public final class AdmissionGate: Sendable {
     /// Takes a place, or a place in the queue until one is free.
     ///
     /// - Parameters:
-    ///   - key: Tells clients apart; the same client has the same key in every process.
+    ///   - request: Whose it is; its client has the same hash in every process.
     ///   - deadline: When waiting ends.
     ///   - isAbandoned: Asked at least every 100 ms while waiting.
     /// - Returns: The place; it comes free when the permit leaves scope.
     @available(*, noasync, message: "blocks")
     public func admit(
-        key: UInt64 = 1, until deadline: ContinuousClock.Instant, isAbandoned: () -> Bool
+        _ request: AdmissionRequest, until deadline: ContinuousClock.Instant, isAbandoned: () -> Bool
     ) throws(AdmissionError) -> AdmissionPermit {
-        var entry = segment.withLock { $0.enter(key: key) }
+        var entry = segment.withLock { $0.enter(request) }
         if entry == nil {
             // Perhaps a dead responder's requests fill the queue: look before saying no.
             reap(isForced: true)
-            entry = segment.withLock { $0.enter(key: key) }
+            entry = segment.withLock { $0.enter(request) }
         }
         guard let entry else {
-            throw .queueFull(retryAfter: segment.withLock { $0.retryAfter(assumed: Self.assumedRun) })
+            let error = AdmissionError.queueFull(
+                retryAfter: segment.withLock { $0.retryAfter(assumed: Self.assumedRun) })
+            segment.note(error)
+            throw error
         }
         let permit = AdmissionPermit(segment: segment, entry: entry)
         while !segment.isRunning(entry) {
@@ -177,6 +244,9 @@ public struct AdmissionPermit: ~Copyable {
         }
         segment.wake(wake)
     }
+
+    /// Where the operator is shown what the request's thread does.
+    public var stage: RequestStageCell { RequestStageCell(segment: segment, entry: entry) }
 
     /// Records what must be ended if this responder dies.
     public func record(processGroup: Int32, startTime: UInt64, runSeconds: UInt64, runCount: UInt32) {

@@ -32,16 +32,22 @@ public enum AdmissionSegmentError: Error, Sendable, Equatable, CustomStringConve
 final class AdmissionSegment: @unchecked Sendable {
     let path: String
     let header: UnsafeMutablePointer<admission_header>
+    let metrics: UnsafeMutablePointer<admission_metrics>
     let owners: UnsafeMutablePointer<admission_owner>
     let keys: UnsafeMutablePointer<admission_key>
     let entries: UnsafeMutablePointer<admission_entry>
-    /// This process's index among the owners.
+    /// This process's index among the owners; none for an observer.
     let owner: UInt32
+
+    /// What an observer has for an index.
+    private static let noOwner = UInt32.max
     private let descriptor: CInt
     private let base: UnsafeMutableRawPointer
 
     /// Maps the segment, made first where there is none, and takes an owner's place.
-    init(path: String, threads: Int) throws(AdmissionSegmentError) {
+    ///
+    /// - Parameter threads: How many request threads the process has; nil for an observer, which takes no place.
+    init(path: String, threads: Int?) throws(AdmissionSegmentError) {
         self.path = path
         let descriptor = try Self.openAndPrepare(path)
         guard
@@ -55,9 +61,14 @@ final class AdmissionSegment: @unchecked Sendable {
         self.descriptor = descriptor
         unsafe self.base = unsafe base
         unsafe header = unsafe base.assumingMemoryBound(to: admission_header.self)
+        unsafe metrics = unsafe (base + Int(ADMISSION_METRICS_OFFSET)).assumingMemoryBound(to: admission_metrics.self)
         unsafe owners = unsafe (base + Int(ADMISSION_OWNERS_OFFSET)).assumingMemoryBound(to: admission_owner.self)
         unsafe keys = unsafe (base + Int(ADMISSION_KEYS_OFFSET)).assumingMemoryBound(to: admission_key.self)
         unsafe entries = unsafe (base + Int(ADMISSION_ENTRIES_OFFSET)).assumingMemoryBound(to: admission_entry.self)
+        guard let threads else {
+            owner = Self.noOwner
+            return
+        }
         guard let owner = unsafe Self.takeOwner(descriptor, header, owners, threads: threads) else {
             unsafe munmap(base, Int(ADMISSION_SIZE))
             close(descriptor)
@@ -100,6 +111,7 @@ final class AdmissionSegment: @unchecked Sendable {
                 unsafe owners[Int(index)].threads = UInt32(clamping: threads)
                 unsafe owners[Int(index)].started = clinux_monotonic()
                 unsafe owners[Int(index)].generation &+= 1
+                unsafe owners[Int(index)].requests = 0
             }
             unsafe pthread_mutex_unlock(&header.pointee.mutex)
             if isFree { return index }

@@ -22,24 +22,36 @@ extension AdmissionSegment {
         return counts
     }
 
-    /// Takes an entry: running if a place is free and nobody waits, else waiting if the queue has room.
+    /// Takes an entry: running if a place is free, else waiting if the queue has room.
+    ///
+    /// Whenever the lock is free, no waiting entry could run: ``grant()`` follows everything that frees a place. So a free
+    /// place is nobody else's, and the newcomer may take it if its own key allows.
     ///
     /// - Returns: Its index, or nil.
-    func enter(key: UInt64) -> Int? {
-        let counts = counts()
-        let runs = counts.waiting == 0 && counts.running < Int(unsafe header.pointee.concurrency)
-        guard runs || counts.waiting < Int(unsafe header.pointee.queue_limit), let index = freeEntry() else {
-            unsafe header.pointee.refused_total &+= 1
-            return nil
-        }
+    func enter(_ request: AdmissionRequest) -> Int? {
         let now = clinux_monotonic()
-        let keyIndex = self.keyIndex(key, now: now)
+        let keyIndex = self.keyIndex(request.client.hash, now: now)
+        let key = Int(keyIndex)
+        unsafe keys[key].concurrency = UInt32(clamping: request.client.concurrency ?? 0)
+        unsafe keys[key].queue_limit = request.client.queueLimit.map { UInt32(clamping: $0) &+ 1 } ?? 0
+        let counts = counts()
+        let own = self.counts(ofKey: keyIndex)
+        let ownQueueLimit = request.client.queueLimit ?? Int.max
+        let runs =
+            counts.running < Int(unsafe header.pointee.concurrency) && own.waiting == 0
+            && mayRun(key, running: own.running)
+        let waits = counts.waiting < Int(unsafe header.pointee.queue_limit) && own.waiting < ownQueueLimit
+        guard runs || waits, let index = freeEntry() else { return nil }
         unsafe entries[index].owner = owner
         unsafe entries[index].key = keyIndex
         unsafe entries[index].group = 0
         unsafe entries[index].ticket = unsafe header.pointee.next_ticket
         unsafe header.pointee.next_ticket &+= 1
         unsafe entries[index].enqueued = now
+        unsafe entries[index].stage = RequestStage.waiting.rawValue
+        unsafe entries[index].route = request.route
+        unsafe copy(request.client.name, to: &entries[index].client)
+        unsafe copy(request.model, to: &entries[index].model)
         if index >= highWater { unsafe header.pointee.high_water = UInt32(index + 1) }
         // The entry is in the table from here on.
         if runs {
@@ -62,6 +74,24 @@ extension AdmissionSegment {
         var top = highWater
         while top > 0, unsafe entries[top - 1].state == UInt32(ADMISSION_FREE) { top -= 1 }
         unsafe header.pointee.high_water = UInt32(top)
+    }
+
+    /// How many of one key are where.
+    private func counts(ofKey key: UInt32) -> AdmissionGate.Counts {
+        var counts = AdmissionGate.Counts(running: 0, waiting: 0)
+        for index in 0..<highWater where unsafe entries[index].key == key {
+            switch unsafe entries[index].state {
+            case UInt32(ADMISSION_RUNNING): counts.running += 1
+            case UInt32(ADMISSION_WAITING): counts.waiting += 1
+            default: break
+            }
+        }
+        return counts
+    }
+
+    private func mayRun(_ key: Int, running: Int) -> Bool {
+        let limit = unsafe keys[key].concurrency
+        return limit == 0 || running < Int(limit)
     }
 
     /// Gives free places to waiting entries.
@@ -91,14 +121,13 @@ extension AdmissionSegment {
         unsafe clinux_futex_wait(&entries[index].state, UInt32(ADMISSION_WAITING), milliseconds)
     }
 
-    /// Counts why a request stopped waiting.
+    /// Counts why a request was not admitted.
     func note(_ error: AdmissionError) {
-        withLock { segment in
-            switch error {
-            case .timedOut: unsafe segment.header.pointee.timed_out_total &+= 1
-            case .abandoned: unsafe segment.header.pointee.abandoned_total &+= 1
-            case .queueFull, .draining: break
-            }
+        switch error {
+        case .queueFull: unsafe clinux_add(&metrics.pointee.refused, 1)
+        case .timedOut: unsafe clinux_add(&metrics.pointee.timed_out, 1)
+        case .abandoned: unsafe clinux_add(&metrics.pointee.abandoned, 1)
+        case .draining: break
         }
     }
 
@@ -125,7 +154,7 @@ extension AdmissionSegment {
                             processStartTime: entries[entry].group_started, runSeconds: entries[entry].run_seconds,
                             runCount: entries[entry].run_count))
                 }
-                unsafe header.pointee.reaped_total &+= 1
+                unsafe clinux_add(&metrics.pointee.reaped, 1)
                 leave(entry)
             }
             // Last: until here another process that looks finds the owner dead again and goes on.
@@ -139,7 +168,7 @@ extension AdmissionSegment {
         let key = unsafe Int(entries[index].key)
         if key < Int(ADMISSION_KEYS) { unsafe keys[key].last_grant = unsafe header.pointee.next_grant }
         unsafe header.pointee.next_grant &+= 1
-        unsafe header.pointee.admitted_total &+= 1
+        unsafe clinux_add(&metrics.pointee.admitted, 1)
         unsafe clinux_store(&entries[index].state, UInt32(ADMISSION_RUNNING))
     }
 
@@ -148,8 +177,9 @@ extension AdmissionSegment {
         var best: Int?
         var bestGrant: UInt64 = 0
         for index in 0..<highWater where unsafe entries[index].state == UInt32(ADMISSION_WAITING) {
-            let key = unsafe Int(entries[index].key)
-            let grant = key < Int(ADMISSION_KEYS) ? unsafe keys[key].last_grant : 0
+            let key = unsafe Int(min(entries[index].key, UInt32(ADMISSION_KEYS - 1)))
+            guard mayRun(key, running: counts(ofKey: UInt32(key)).running) else { continue }
+            let grant = unsafe keys[key].last_grant
             if let current = best {
                 let isEarlier =
                     grant != bestGrant
@@ -184,5 +214,21 @@ extension AdmissionSegment {
         unsafe keys[oldest].hash = wanted
         unsafe keys[oldest].last_used = now
         return UInt32(oldest)
+    }
+}
+
+/// Copies text into a fixed field: cut at a character, padded with zeros.
+private func copy<Field>(_ text: String, to field: inout Field) {
+    unsafe withUnsafeMutableBytes(of: &field) { bytes in
+        var end = 0
+        for character in text {
+            let utf8 = String(character).utf8
+            if end + utf8.count >= bytes.count { break }
+            for byte in utf8 {
+                unsafe bytes[end] = byte
+                end += 1
+            }
+        }
+        for index in end..<bytes.count { unsafe bytes[index] = 0 }
     }
 }

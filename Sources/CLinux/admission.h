@@ -2,12 +2,14 @@
 //
 //   offset        size   what
 //   0             4096   struct admission_header
-//   4096          8192   struct admission_owner  × ADMISSION_OWNERS    one per responder process
-//   12288         8192   struct admission_key    × ADMISSION_KEYS      one per client key that has asked
-//   20480         64 × ADMISSION_ENTRIES         struct admission_entry: one per request that runs or waits
+//   4096          8192   struct admission_metrics: what /metrics shows
+//   12288         8192   struct admission_owner  × ADMISSION_OWNERS    one per responder process
+//   20480         8192   struct admission_key    × ADMISSION_KEYS      one per client key that has asked
+//   28672         192 × ADMISSION_ENTRIES        struct admission_entry: one per request that runs or waits
 //
 // Everything is read and written under the mutex, except `state` of an entry, which its waiter reads atomically and sleeps on
-// (futex). Counts are derived by scanning the entries below `high_water`, so any prefix of a critical section leaves the
+// (futex), and the metrics, which are single words that are added to atomically: a death loses none of them, and they never
+// go down. Counts are derived by scanning the entries below `high_water`, so any prefix of a critical section leaves the
 // table consistent, and recovery after a death inside one is pthread_mutex_consistent and nothing more.
 //
 // An owner lives while it holds the open-file-description lock on byte ADMISSION_LOCK_BASE + its index, which the kernel
@@ -49,12 +51,22 @@ struct admission_header {
     uint64_t next_grant;      // grant order
     uint64_t last_reap;       // CLOCK_MONOTONIC, nanoseconds
     uint64_t mean_run;        // nanoseconds, moving average of finished runs
-    uint64_t admitted_total;
-    uint64_t refused_total;
-    uint64_t timed_out_total;
-    uint64_t abandoned_total;
-    uint64_t reaped_total;
     pthread_mutex_t mutex;    // robust, process-shared
+};
+
+#define METRIC_ROUTES 16
+#define METRIC_STATUSES 24
+#define METRIC_HISTOGRAMS 3
+#define METRIC_BUCKETS 24
+
+/// Words that only grow.
+struct admission_metrics {
+    uint64_t admitted, refused, timed_out, abandoned, reaped, retries, heartbeats;
+    uint64_t input_tokens, output_tokens, cache_read_tokens, cost_microdollars;
+    uint64_t reserved[5];
+    uint64_t requests[METRIC_ROUTES * METRIC_STATUSES];      // by route and status, as the program numbers them
+    uint64_t buckets[METRIC_HISTOGRAMS * METRIC_BUCKETS];    // not cumulative; the last is for what exceeds all bounds
+    uint64_t sums[METRIC_HISTOGRAMS];                        // microseconds
 };
 
 struct admission_owner {
@@ -62,14 +74,16 @@ struct admission_owner {
     uint32_t threads;
     uint64_t started;         // CLOCK_MONOTONIC, nanoseconds
     uint64_t generation;      // tells a new owner of the place from the one that died
-    uint8_t reserved[40];
+    uint64_t requests;        // answered by this process
+    uint8_t reserved[32];
 };
 
 struct admission_key {
     uint64_t hash;            // 0: free
     uint64_t last_grant;      // value of next_grant when this key last got a place
     uint64_t last_used;       // CLOCK_MONOTONIC, nanoseconds
-    uint64_t reserved;
+    uint32_t concurrency;     // limits of this key alone; 0: none
+    uint32_t queue_limit;     // the same, plus one, so that 0 means none
 };
 
 struct admission_entry {
@@ -83,20 +97,25 @@ struct admission_entry {
     uint64_t group_started;   // the group leader's start time (proc(5) stat field 22): tells it from a stranger with its number
     uint64_t run_seconds;     // the run's id, PID-SECONDS-COUNT, whose PID is the owner's
     uint32_t run_count;
-    uint32_t reserved;
+    uint32_t stage;           // what the request's thread does, as the program numbers it
+    uint32_t route;           // the same numbers as in the metrics
+    char client[36];          // names in UTF-8, cut at a character, padded with zeros
+    char model[88];
 };
 
 enum {
-    ADMISSION_OWNERS_OFFSET = 4096,
+    ADMISSION_METRICS_OFFSET = 4096,
+    ADMISSION_OWNERS_OFFSET = ADMISSION_METRICS_OFFSET + 8192,
     ADMISSION_KEYS_OFFSET = ADMISSION_OWNERS_OFFSET + ADMISSION_OWNERS * 64,
     ADMISSION_ENTRIES_OFFSET = ADMISSION_KEYS_OFFSET + ADMISSION_KEYS * 32,
-    ADMISSION_SIZE = ADMISSION_ENTRIES_OFFSET + ADMISSION_ENTRIES * 64,
+    ADMISSION_SIZE = ADMISSION_ENTRIES_OFFSET + ADMISSION_ENTRIES * 192,
 };
 
 _Static_assert(sizeof(struct admission_header) <= 4096, "header");
 _Static_assert(sizeof(struct admission_owner) == 64, "owner");
 _Static_assert(sizeof(struct admission_key) == 32, "key");
-_Static_assert(sizeof(struct admission_entry) == 64, "entry");
+_Static_assert(sizeof(struct admission_entry) == 192, "entry");
+_Static_assert(sizeof(struct admission_metrics) <= 8192, "metrics");
 _Static_assert(offsetof(struct admission_header, mutex) % 8 == 0, "mutex");
 
 /// 0, or an error number. A mutex whose holder died is made consistent: the table needs no repair.
@@ -116,6 +135,8 @@ static inline int clinux_robust_init(pthread_mutex_t *mutex) {
 }
 
 static inline uint32_t clinux_load(const uint32_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+static inline void clinux_add(uint64_t *word, uint64_t value) { __atomic_fetch_add(word, value, __ATOMIC_RELAXED); }
+static inline uint64_t clinux_load_word(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void clinux_store(uint32_t *word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 
 /// Sleeps while *word is `expected`, at most `milliseconds`; returns early at a wake, a signal, or for no reason.

@@ -61,16 +61,20 @@ public struct APIError: Error, Sendable, Equatable {
     public var retryAfterSeconds: Int?
     /// Facts for the log alone.
     public var cause: String?
+    /// Whether the same request may well succeed when it is tried again.
+    public var isTransient: Bool
 
     /// An error.
     public init(
-        _ kind: Kind, _ message: String, parameter: String? = nil, retryAfterSeconds: Int? = nil, cause: String? = nil
+        _ kind: Kind, _ message: String, parameter: String? = nil, retryAfterSeconds: Int? = nil, cause: String? = nil,
+        isTransient: Bool? = nil
     ) {
         self.kind = kind
         self.message = message
         self.parameter = parameter
         self.retryAfterSeconds = retryAfterSeconds
         self.cause = cause
+        self.isTransient = isTransient ?? [.rateLimit, .overloaded, .upstream].contains(kind)
     }
 
     /// A request that is not what the API takes, at one parameter.

@@ -4,7 +4,7 @@ public struct Answer: Sendable, Equatable {
     public private(set) var id = ""
     /// The model that answered.
     public private(set) var model = ""
-    /// All text, over all messages of the run.
+    /// The text of the last message.
     public private(set) var text = ""
     /// Why the last message ended.
     public private(set) var stopReason = StopReason.endTurn
@@ -26,6 +26,7 @@ public struct Answer: Sendable, Equatable {
             self.model = model
         case .messageStarted(let id, let model, let usage):
             self.id = id
+            text = ""
             if !model.isEmpty { self.model = model }
             self.usage = usage
         case .text(let piece): text += piece

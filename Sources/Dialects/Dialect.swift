@@ -49,6 +49,19 @@ public enum Dialect: String, Sendable, CaseIterable {
         ServerSentEvents.append(data: errorBody(error, requestID: requestID), to: &out)
     }
 
+    /// What keeps a silent stream's connection open: a comment, which every client skips; with it Anthropic's own `ping`.
+    ///
+    /// It has two kilobytes, because some proxies hold small pieces back until they have that much.
+    public func appendHeartbeat(to out: inout [UInt8]) {
+        out.append(contentsOf: Self.padding)
+        if self == .anthropic {
+            ServerSentEvents.append(event: "ping", to: &out)
+            ServerSentEvents.append(data: ["type": "ping"], to: &out)
+        }
+    }
+
+    private static let padding = Array((":" + String(repeating: " ", count: 2048) + "\n\n").utf8)
+
     private static func openAIType(_ kind: APIError.Kind) -> String {
         switch kind {
         case .invalidRequest, .auth, .notFound, .methodNotAllowed, .modelNotFound, .sessionNotFound, .requestTooLarge,

@@ -44,13 +44,14 @@ private final class Holder: Sendable {
     let outcome = Mutex<String>("waiting")
 
     init(
-        _ gate: AdmissionGate, key: UInt64 = 1, seconds: Double = 10,
+        _ gate: AdmissionGate, client: String = "one", limits: AdmissionClient? = nil, seconds: Double = 10,
         isAbandoned: @escaping @Sendable () -> Bool = { false },
         onGrant: @escaping @Sendable () -> Void = {}
     ) {
         onThread { [self] in
             do throws(AdmissionError) {
-                let permit = try gate.admit(key: key, until: later(seconds), isAbandoned: isAbandoned)
+                let permit = try gate.admit(
+                    .init(client: limits ?? .init(name: client)), until: later(seconds), isAbandoned: isAbandoned)
                 onGrant()
                 outcome.withLock { $0 = "running" }
                 while !letGo.load(ordering: .relaxed) { usleep(500) }
@@ -106,12 +107,12 @@ private final class Holder: Sendable {
         let bench = try Bench()
         let gate = try bench.gate(1, 100)
         let order = Mutex<[String]>([])
-        let blocker = Holder(gate, key: 99)
+        let blocker = Holder(gate, client: "z")
         #expect(blocker.becomes("running"))
         var holders: [Holder] = []
         for (index, name) in ["a1", "a2", "a3", "b1", "c1", "b2"].enumerated() {
-            let key = UInt64(name.utf8.first ?? 0)
-            holders.append(Holder(gate, key: key, onGrant: { order.withLock { $0.append(name) } }))
+            holders.append(
+                Holder(gate, client: String(name.prefix(1)), onGrant: { order.withLock { $0.append(name) } }))
             #expect(eventually { gate.counts.waiting == index + 1 })
         }
         holders.forEach { $0.release() }

@@ -286,11 +286,28 @@ import Testing
         #expect(talk.texts == ["own"])
     }
 
-    @Test func `a message that begins anew after text is a failure in chat`() {
-        var talk = Talk()
+    private static func chat(isStreaming: Bool) -> RunRequest {
+        var request = request()
+        request.isStreaming = isStreaming
+        return request
+    }
+
+    @Test func `a message that begins anew after text is a failure where the text has been sent`() {
+        var talk = Talk(Self.chat(isStreaming: true))
         talk.say(Self.initialized, Self.messageStart, Self.delta("a"), Self.messageStart)
         #expect(talk.failure?.kind == .upstream)
         #expect(talk.hasEnded)
+    }
+
+    @Test func `a whole reply takes the message that was begun anew and nothing of the broken one`() {
+        var talk = Talk(Self.chat(isStreaming: false))
+        talk.say(
+            Self.initialized, Self.messageStart, Self.delta("broken"), Self.messageStart, Self.delta("whole"),
+            Self.messageDelta, Self.messageStop)
+        var answer = Answer()
+        for event in talk.events { answer.append(event) }
+        #expect(talk.events.last == .answered)
+        #expect(answer.text == "whole")
     }
 
     @Test func `a message that begins anew before any text is none`() {
@@ -354,13 +371,13 @@ import Testing
     }
 
     @Test func `a report continues the text that was streamed, or fails`() {
-        var talk = Talk()
+        var talk = Talk(Self.chat(isStreaming: true))
         talk.say(
             Self.initialized, Self.messageStart, Self.delta("ab"),
             #"{"type":"result","subtype":"success","is_error":false,"result":"abc"}"#)
         #expect(talk.texts == ["ab", "c"])
         #expect(talk.events.contains(.answered))
-        var other = Talk()
+        var other = Talk(Self.chat(isStreaming: true))
         other.say(
             Self.initialized, Self.messageStart, Self.delta("ab"),
             #"{"type":"result","subtype":"success","is_error":false,"result":"xyz"}"#)
@@ -369,7 +386,7 @@ import Testing
 
     /// A piece may end inside what Swift counts as one character.
     @Test func `a report continues text that was cut inside a character`() {
-        var talk = Talk()
+        var talk = Talk(Self.chat(isStreaming: true))
         talk.say(
             Self.initialized, Self.messageStart, Self.delta("e"),
             "{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"e\u{301}x\"}")

@@ -1,4 +1,4 @@
-import Dialects
+@testable import Dialects
 import Testing
 
 @Suite struct JSONParserTests {
@@ -34,7 +34,7 @@ import Testing
     @Test(arguments: [
         ("[1,x]", 3, "a value is expected"), ("{\"a\" 1}", 5, "a colon is expected"),
         ("1 x", 2, "there is text after the end of the document"), ("[1", 2, "the text ends inside an array or object"),
-        ("[1.x]", 3, "a number has no digit after its point"), ("\"abc", 4, "a string has no end"),
+        ("[1.x]", 1, "a number has no digit after its point"), ("\"abc", 4, "a string has no end"),
         ("", 0, "the text ends where a value is expected"),
     ])
     func `a fault has its place and its reason`(_ text: String, _ offset: Int, _ reason: String) {

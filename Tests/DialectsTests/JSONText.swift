@@ -7,7 +7,7 @@ func json(_ text: String) throws -> JSONValue { try JSONParser.parse(Array(text.
 /// A value as it is sent.
 func text(_ value: JSONValue) -> String { String(decoding: JSONWriter.bytes(value), as: UTF8.self) }
 
-extension JSONValue: @retroactive ExpressibleByFloatLiteral {
+extension JSONValue: ExpressibleByFloatLiteral {
     /// `1.5`
     public init(floatLiteral value: Double) { self = .number("\(value)") }
 }

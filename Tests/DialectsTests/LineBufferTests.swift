@@ -1,4 +1,4 @@
-import Dialects
+@testable import Dialects
 import Testing
 
 @Suite struct LineBufferTests {

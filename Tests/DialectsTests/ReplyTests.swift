@@ -6,7 +6,7 @@ import Testing
     private static let context = ReplyContext(requestID: "req-9", created: 7)
     private static let awkward = "\"\\\n\r\t\u{0}é😀\u{2028}</script>"
 
-    private static func events(_ reason: StopReason = .endTurn, _ pieces: [String]) -> [RunEvent] {
+    private static func events(_ pieces: [String], _ reason: StopReason = .endTurn) -> [RunEvent] {
         [.started(sessionID: "s", model: "m0"), .messageStarted(id: "msg_1", model: "m", usage: TokenUsage(input: 1))]
             + pieces.map { .text($0) }
             + [.messageEnded(stopReason: reason, usage: TokenUsage(input: 1, output: 2)), .answered]
@@ -63,7 +63,7 @@ import Testing
     func `whole and streamed replies end for the same reason`(
         _ reason: StopReason, _ openAI: String, _ anthropic: String
     ) {
-        let events = Self.events(reason, ["a"])
+        let events = Self.events(["a"], reason)
         var answer = Answer()
         for event in events { answer.append(event) }
         #expect(

@@ -193,7 +193,9 @@ import Testing
     func `an error never quotes the caller's text`(_ decoder: RequestDecoder) throws {
         let secret: JSONValue = "my secret prompt"
         for field in ["stream", "messages", "max_tokens", "temperature", "allowedTools", "metadata"] {
-            if let error = try? decoder.error(with: field, secret) { #expect(!error.message.contains("secret")) }
+            do throws(APIError) { _ = try decoder.with(field, secret) } catch {
+                #expect(!error.message.contains("secret"))
+            }
         }
         if decoder.dialect != .direct {
             let error = try decoder.error(with: "messages", [["role": secret, "content": secret]])

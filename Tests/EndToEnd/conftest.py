@@ -56,7 +56,7 @@ def service(workspace, some_path):
 @pytest.fixture(scope="session")
 def fake(workspace):
     """The same with the fake CLI, whose behaviour a test chooses with `fake.mode(…)`; short time-outs."""
-    with Service(cli="fake", REQUEST_TIMEOUT_MS=2000, ALLOWED_DIRECTORIES=workspace) as service:
+    with Service(cli="fake", REQUEST_TIMEOUT_MS=2000, WORKER_CONCURRENCY=10, ALLOWED_DIRECTORIES=workspace) as service:
         yield service
 
 

@@ -284,10 +284,12 @@ class Service:
         if not root.is_dir():
             return []
         nginx = {"body", "fastcgi", "proxy", "scgi", "uwsgi"}
-        return [
-            str(path.relative_to(root)) for path in sorted(root.rglob("*"))
-            if not (path.is_dir() and path.relative_to(root).parts[0] in nginx)
-        ]
+        found = []
+        for directory, directories, files in os.walk(root):  # which forgives what vanishes meanwhile
+            place = Path(directory).relative_to(root)
+            names = [*directories, *files] if not (place.parts and place.parts[0] in nginx) else files
+            found += [str(place / name) for name in names if place.parts or name not in nginx]
+        return sorted(found)
 
     # -- what it says
 
@@ -387,6 +389,36 @@ class Service:
                     if separator and length and len(body) >= int(length[0].split(b":")[1]):
                         break
             return answer
+
+
+class Dechunker:
+    """Takes the framing off a chunked HTTP/1.1 answer as it comes."""
+
+    def __init__(self):
+        self._rest = b""
+        self._is_body = False
+        self.is_ended = False
+
+    def feed(self, data):
+        """The bytes of the body that are whole by now."""
+        self._rest += data
+        if not self._is_body:
+            _, separator, rest = self._rest.partition(b"\r\n\r\n")
+            if not separator:
+                return b""
+            self._is_body, self._rest = True, rest
+        body = b""
+        while not self.is_ended:
+            line, separator, rest = self._rest.partition(b"\r\n")
+            if not separator:
+                break
+            length = int(line, 16)
+            if len(rest) < length + 2:
+                break
+            body += rest[:length]
+            self._rest = rest[length + 2 :]
+            self.is_ended = length == 0
+        return body
 
 
 def parse_raw(answer):

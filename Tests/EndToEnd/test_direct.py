@@ -82,7 +82,8 @@ def test_a_rule_grants_what_it_says(service, directory, mark):
 
 def test_the_tools_that_the_model_sees_are_the_named_ones(service, directory, mark):
     run(service, f"{mark} [[say=ok]]", allowedTools=["Bash", "Read"], workingDirectory=str(directory))
-    assert {entry["name"] for entry in service.upstream_body(mark)["tools"]} == {"Bash", "Read"}
+    # The CLI adds a placeholder of its own, which is no tool that does anything.
+    assert {entry["name"] for entry in service.upstream_body(mark)["tools"]} - {"DeferredToolPlaceholder"} == {"Bash", "Read"}
 
 
 def test_without_names_the_tools_only_read_their_own_directory(service, directory, mark):
@@ -95,10 +96,13 @@ def test_without_names_the_tools_only_read_their_own_directory(service, director
 
 def test_a_named_read_reads_its_directory_only(service, workspace, directory, mark):
     outside = workspace / f"{mark}-outside.txt"
-    outside.write_text("content-outside")
-    run(service, f"{mark} {tool('Read', file_path=str(outside))}", allowedTools=["Read"], workingDirectory=str(directory))
-    # A named tool is granted; what it may read is the operator's choice of ALLOWED_DIRECTORIES and of the service's user.
-    assert tool_results(service, mark)
+    for path in (outside, directory / "inside.txt"):
+        path.write_text(f"content of {path.name}")
+    prompts = [f"{mark}-{path.name} {tool('Read', file_path=str(path))}" for path in (outside, directory / "inside.txt")]
+    for prompt in prompts:
+        run(service, prompt, allowedTools=["Read"], workingDirectory=str(directory))
+    assert "content of inside" in tool_results(service, f"{mark}-inside.txt")
+    assert "content of" not in tool_results(service, f"{mark}-{outside.name}")
 
 
 def test_a_run_without_a_directory_has_a_fresh_one_that_goes_with_it(service, mark):

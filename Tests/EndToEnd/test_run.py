@@ -12,7 +12,7 @@ import time
 import pytest
 
 from dialects import OPENAI
-from service import CHECKOUT, KEY, Service, alive, children, pids, proc, until
+from service import CHECKOUT, KEY, Service, alive, until
 
 PROGRAMS = CHECKOUT / ".build/release"
 
@@ -33,8 +33,8 @@ def refused(**settings):
     service = Service(wait=False, **settings)
     try:
         service.start()
-        status = service.process.wait(300)
-        assert status not in (0, None), "it started"
+        until(lambda: service.process.poll() is not None or "claude-fcgi is up" in service.output(), 90, "the start or its end")
+        assert service.process.poll() not in (0, None), "it started"
         assert not service.processes()
         return service.log() + service.output()
     finally:
@@ -181,8 +181,20 @@ def test_a_bad_setting_stops_the_start(variable, value):
 
 
 def test_a_cli_that_is_not_there_stops_the_start_or_is_told(tmp_path):
-    text = refused(cli=str(tmp_path / "no-claude"))
-    assert "CLAUDE_PATH" in text
+    service = Service(cli=str(tmp_path / "no-claude"), wait=False)
+    try:
+        service.start()
+        until(lambda: service.process.poll() is not None or "claude-fcgi is up" in service.output(), 60, "the start or its end")
+        if service.process.poll() is None:
+            answer = service.post(OPENAI.path, OPENAI.body("hi"))
+            assert answer.status_code == 500 and "CLAUDE_PATH" in answer.json()["error"]["message"]
+            service.stop()
+        else:
+            assert service.process.returncode != 0 and "CLAUDE_PATH" in service.log()
+        assert not service.processes()
+    finally:
+        service.kill()
+        shutil.rmtree(service.base, ignore_errors=True)
 
 
 def test_a_cli_too_old_stops_the_start():
@@ -307,9 +319,7 @@ def test_respond_on_a_path_serves_and_ends(service, tmp_path):
     assert not path.exists()
 
 
-def test_supervisors_children_inherit_nothing_they_should_not(service):
-    """A responder holds no descriptor of nginx or supervisor, and a CLI none of the responder."""
+def test_a_responder_inherits_no_log_and_no_lock(service):
     for pid in service.responders():
         targets = {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
         assert not [target for target in targets if target.endswith((".log", "/lock"))], targets
-    assert [pid for pid in pids() if proc(pid, "cmdline")] and children([service.process.pid])

@@ -74,20 +74,15 @@ private struct Checks {
     }
 
     private func key(_ report: inout CheckReport) {
-        guard let key = settings.proxyAPIKey else {
-            report.failed(
-                "PROXY_API_KEY", "is not set",
-                fix: "put PROXY_API_KEY=a-long-random-secret into the "
-                    + "environment or .env")
-            return
+        do throws(SettingsError) {
+            let keys = try KeyRingStore(settings)
+            report.ok("keys", "\(keys.ring.entries.map(\.client.name).joined(separator: ", ")) may call")
+        } catch {
+            report.failed("keys", "\(error)", fix: "correct \(error.variable)")
         }
-        if key.utf8.count < 16 {
+        if let key = settings.proxyAPIKey, key.utf8.count < 16 {
             report.warning(
-                "PROXY_API_KEY", "has only \(key.utf8.count) characters",
-                fix: "use a random one: "
-                    + "openssl rand -hex 24")
-        } else {
-            report.ok("PROXY_API_KEY", "is set")
+                "PROXY_API_KEY", "has only \(key.utf8.count) characters", fix: "use a random one: openssl rand -hex 24")
         }
     }
 

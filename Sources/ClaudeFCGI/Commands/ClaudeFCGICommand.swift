@@ -9,7 +9,10 @@ struct ClaudeFCGICommand: ParsableCommand {
         discussion: "Settings come from the environment, and from `.env` in the current directory for what the "
             + "environment leaves open.",
         version: Version.text,
-        subcommands: [RespondCommand.self, CheckCommand.self, SettingsCommand.self, VersionCommand.self])
+        subcommands: [
+            RespondCommand.self, CheckCommand.self, StatusCommand.self, KeysCommand.self, SettingsCommand.self,
+            VersionCommand.self,
+        ])
 }
 
 /// This program's version.

@@ -27,14 +27,15 @@ struct RespondCommand: ParsableCommand {
         } catch {
             throw refusal("\(error)")
         }
-        guard let key = settings.proxyAPIKey else {
-            throw refusal(
-                "PROXY_API_KEY: is not set; put PROXY_API_KEY=a-long-random-secret into the environment "
-                    + "or .env")
+        let keys: KeyRingStore
+        do throws(SettingsError) {
+            keys = try KeyRingStore(settings)
+        } catch {
+            throw refusal("\(error)")
         }
         let logger = settings.makeLogger()
         // Before any thread: all inherit the mask, and the signals reach sigwait alone.
-        let signals = StopSignals()
+        let signals = ServiceSignals()
         clinux_subreaper()
         let launcher = ClaudeLauncher(settings: settings)
         let models = ModelCatalogStore(launcher: launcher, logger: logger)
@@ -68,14 +69,21 @@ struct RespondCommand: ParsableCommand {
             throw refusal("RUN_DIR: \(error)")
         }
         let responder = Responder(
-            settings: settings, key: key, gate: gate, launcher: launcher, models: models, logger: logger)
+            settings: settings, keys: keys, gate: gate, launcher: launcher, models: models, logger: logger)
         let server = try FastCGIServer(
             listener: listening.descriptor, threads: settings.threadsPerResponder, handler: responder.handle)
-        signals.onStop {
+        signals.handle {
             logger.info("draining", metadata: [LogKey.reason: "\($0)"])
             SystemdNotification.send("STOPPING=1")
             gate.drain()
             server.stop()
+        } reload: {
+            do throws(SettingsError) {
+                try keys.reload()
+                logger.info("keys read again", metadata: ["keys": .stringConvertible(keys.ring.entries.count)])
+            } catch {
+                logger.error("keys not read again: the old ones stay in force", metadata: [LogKey.reason: "\(error)"])
+            }
         }
         logger.info(
             "responder started", metadata: ["pid": "\(getpid())", "threads": "\(settings.threadsPerResponder)"])

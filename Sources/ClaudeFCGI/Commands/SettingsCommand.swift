@@ -20,7 +20,7 @@ struct SettingsCommand: ParsableCommand {
             ("PORT", "\(settings.port)"), ("TLS_PORT", "\(settings.tlsPort)"), ("BIND_ADDRESS", settings.bindAddress),
             ("RUN_DIR", settings.runDirectory), ("ADMISSION_SEGMENT", settings.segmentPath),
             ("RESPONDERS", "\(settings.responders)"),
-            ("PROXY_API_KEY_SET", settings.proxyAPIKey == nil ? "no" : "yes"),
+            ("PROXY_API_KEY_SET", settings.proxyAPIKey == nil && settings.keysFile == nil ? "no" : "yes"),
             ("CLAUDE_PATH", ClaudeLocator.path(settings) ?? ""), ("LOGIN", login),
             ("LOG_LEVEL", settings.logLevel.rawValue), ("LOG_FORMAT", settings.logFormat.rawValue),
             ("REQUEST_TIMEOUT_MS", "\(Int(settings.requestTimeout.milliseconds))"),

@@ -33,7 +33,9 @@ struct ClaudeEnvironment: Sendable {
                 && (Self.names.contains(name) || Self.prefixes.contains { name.hasPrefix($0) })
         }
         for (name, value) in [
-            ("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("CLAUDE_CODE_MAX_RETRIES", "2"),
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"),
+            // Without it the CLI asks a second time, unstreamed, when a stream breaks off: the caller would wait for all of it.
+            ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
         ] where picked[name] == nil {
             picked[name] = value
         }
@@ -51,12 +53,14 @@ struct ClaudeEnvironment: Sendable {
     /// - Parameters:
     ///   - temporaryDirectory: The run's own; the CLI leaves sockets and probes there.
     ///   - marker: The run's id.
+    ///   - retries: How often the CLI may ask its upstream again: what is left of the request's attempts.
     ///   - readsAttachments: False adds the second lock against `@path` in a caller's text.
-    func entries(temporaryDirectory: String, marker: String, readsAttachments: Bool) -> [String] {
+    func entries(temporaryDirectory: String, marker: String, retries: Int, readsAttachments: Bool) -> [String] {
         var all = inherited
         all["TMPDIR"] = temporaryDirectory
         all["CLAUDE_CODE_TMPDIR"] = temporaryDirectory
         all[Self.runMarker] = marker
+        all["CLAUDE_CODE_MAX_RETRIES"] = String(retries)
         if !readsAttachments { all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1" }
         return all.map { "\($0.key)=\($0.value)" }
     }

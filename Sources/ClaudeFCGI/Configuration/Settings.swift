@@ -28,6 +28,9 @@ struct Settings: Sendable {
     let runDirectory: String
     let responders: Int
     let proxyAPIKey: String?
+    let keysFile: String?
+    let retryMaxAttempts: Int
+    let heartbeatAfter: Duration
     let logLevel: LogLevel
     let logFormat: LogFormat
     let requestTimeout: Duration
@@ -82,6 +85,9 @@ struct Settings: Sendable {
         runDirectory = reader.path("RUN_DIR", default: ".run")
         responders = try reader.integer("RESPONDERS", default: 2, in: 1...64)
         proxyAPIKey = try reader.key("PROXY_API_KEY")
+        keysFile = reader.text("PROXY_API_KEYS_FILE")
+        retryMaxAttempts = try reader.integer("RETRY_MAX_ATTEMPTS", default: 3, in: 1...10)
+        heartbeatAfter = try reader.milliseconds("HEARTBEAT_AFTER_MS", default: 10_000, atLeast: 100)
         logLevel = try reader.choice("LOG_LEVEL", default: .info)
         logFormat = try reader.choice("LOG_FORMAT", default: .auto)
         requestTimeout = try reader.milliseconds("REQUEST_TIMEOUT_MS", default: 300_000, atLeast: 1000)

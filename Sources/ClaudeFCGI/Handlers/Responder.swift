@@ -8,21 +8,21 @@ import Logging
 final class Responder: Sendable {
     private let settings: Settings
     private let logger: Logger
-    private let authenticator: Authenticator
+    private let keys: KeyRingStore
     private let gate: AdmissionGate
     private let models: ModelCatalogStore
     private let pipeline: RunPipeline
     private let started = ContinuousClock.now
 
-    /// - Parameter key: The service's key.
     init(
-        settings: Settings, key: String, gate: AdmissionGate, launcher: ClaudeLauncher, models: ModelCatalogStore,
+        settings: Settings, keys: KeyRingStore, gate: AdmissionGate, launcher: ClaudeLauncher,
+        models: ModelCatalogStore,
         logger: Logger
     ) {
         self.settings = settings
         self.logger = logger
         self.models = models
-        authenticator = Authenticator(key: key)
+        self.keys = keys
         self.gate = gate
         pipeline = RunPipeline(settings: settings, gate: gate, launcher: launcher, models: models)
     }
@@ -39,9 +39,9 @@ final class Responder: Sendable {
         log.clientAddress = request.parameter("REMOTE_ADDR")
         var dialect = Route.dialect(ofPath: path)
         do throws(APIError) {
-            let route = try self.route(method: method, path: path, request, &log)
+            let (route, client) = try self.route(method: method, path: path, request, &log)
             dialect = route.dialect
-            try answer(route, &request, &reply, &log)
+            try answer(route, client, &request, &reply, &log)
         } catch {
             log.error = error
             if !log.isAbandoned, !reply.hasBegun { refuse(error, dialect, &reply, log.requestID) }
@@ -53,12 +53,14 @@ final class Responder: Sendable {
         log.status = log.isAbandoned && !reply.hasBegun ? 499 : reply.status
         log.sentBytes = reply.sentBytes
         log.write(to: logger)
+        gate.count(log.record)
     }
 
     /// The key is checked before the path, so that a stranger learns nothing of what is served.
     private func route(
         method: String, path: String, _ request: borrowing FastCGIRequest, _ log: inout RequestLog
-    ) throws(APIError) -> Route {
+    ) throws(APIError) -> (Route, AdmissionClient) {
+        var client = AdmissionClient(name: "-")
         let route: Route?
         var failure: APIError?
         do throws(APIError) {
@@ -67,21 +69,30 @@ final class Responder: Sendable {
             route = nil
             failure = error
         }
-        if let route { log.route = route.name }
+        if let route {
+            log.route = route.name
+            log.routeNumber = route.number
+        }
         if route?.isOpen != true {
-            log.clientName = try authenticator.clientName(
+            client = try keys.ring.client(
                 authorization: request.parameter("HTTP_AUTHORIZATION"), apiKey: request.parameter("HTTP_X_API_KEY"))
+            log.clientName = client.name
         }
         guard let route else { throw failure ?? APIError(.notFound, "There is nothing at this path.") }
-        return route
+        return (route, client)
     }
 
     private func answer(
-        _ route: Route, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ route: Route, _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
+        _ log: inout RequestLog
     ) throws(APIError) {
         switch route {
         case .health:
             reply.reply(status: 200, json: health(), header: [("Cache-Control", "no-store")])
+        case .metrics:
+            reply.begin(
+                status: 200, header: [("Content-Type", "text/plain; version=0.0.4"), ("Cache-Control", "no-store")])
+            reply.append(Array(MetricsPage.text(gate.scoreboard()).utf8))
         case .models:
             reply.reply(status: 200, json: ModelsReply.list(try models.catalog()))
         case .model(let id):
@@ -99,17 +110,20 @@ final class Responder: Sendable {
                 run.isStreaming
                 ? .stream(ChatCompletionsStream(context: context, includesUsage: run.includesUsage))
                 : .whole { answer, _ in ChatCompletionsReply.whole(answer, context: context) }
-            try pipeline.run(run, as: form, dialect: .openAI, request: &request, reply: &reply, log: &log)
+            try pipeline.run(
+                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
         case .messages:
             let run = try decode(request, &log, MessagesRequest.decode)
             let form: ReplyForm =
                 run.isStreaming ? .stream(MessagesStream()) : .whole { answer, _ in MessagesReply.whole(answer) }
-            try pipeline.run(run, as: form, dialect: .anthropic, request: &request, reply: &reply, log: &log)
+            try pipeline.run(
+                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
         case .run:
             let run = try decode(request, &log, DirectRequest.decode)
             let id = UUIDText.random()
             let form = ReplyForm.whole { answer, duration in DirectReply.whole(answer, id: id, duration: duration) }
-            try pipeline.run(run, as: form, dialect: .direct, request: &request, reply: &reply, log: &log)
+            try pipeline.run(
+                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
         }
     }
 

@@ -1,3 +1,4 @@
+import Admission
 import Dialects
 import Logging
 
@@ -8,6 +9,7 @@ enum LogKey {
     static let clientAddress = "client.address"
     static let method = "http.method"
     static let route = "http.route"
+    static let attempts = "attempts"
     static let status = "http.status"
     static let sentBytes = "http.sent_bytes"
     static let model = "model"
@@ -51,6 +53,8 @@ struct RequestLog {
     var cliEnd: String?
     var cliErrors: String?
     var error: APIError?
+    var attempts = 0
+    var routeNumber = Route.names.count - 1
     var isAbandoned = false
     var ignoredParameters: [String] = []
 
@@ -72,6 +76,7 @@ struct RequestLog {
         set(LogKey.clientAddress, clientAddress)
         set(LogKey.clientName, clientName)
         set(LogKey.model, model)
+        if attempts > 1 { set(LogKey.attempts, attempts) }
         if isStream { set(LogKey.isStream, true) }
         set(LogKey.queueMilliseconds, admitted.map { ($0 - started).milliseconds })
         set(LogKey.firstByteMilliseconds, firstByte.map { ($0 - started).milliseconds })
@@ -86,6 +91,18 @@ struct RequestLog {
         set(LogKey.errorCause, error?.cause)
         if !ignoredParameters.isEmpty { set(LogKey.ignoredParameters, ignoredParameters.joined(separator: ",")) }
         logger.log(level: needsOperator ? .warning : .info, "request", metadata: fields)
+    }
+
+    /// What the shared counters keep of it.
+    var record: RequestRecord {
+        let times: [(RequestTiming, Duration)?] = [
+            admitted.map { (.queueWait, $0 - started) }, firstByte.map { (.firstByte, $0 - started) },
+            (.total, ContinuousClock.now - started),
+        ]
+        return RequestRecord(
+            route: routeNumber, status: MetricsPage.number(ofStatus: status), timings: times.compactMap { $0 },
+            inputTokens: usage?.prompt ?? 0, outputTokens: usage?.output ?? 0, cacheReadTokens: usage?.cacheRead ?? 0,
+            costUSD: costUSD ?? 0)
     }
 
     private var needsOperator: Bool {

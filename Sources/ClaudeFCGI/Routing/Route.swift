@@ -8,33 +8,44 @@ enum Route: Equatable, Sendable {
     case chatCompletions
     case messages
     case run
+    case metrics
+
+    /// Names by number, as counters and `claude-fcgi status` have them; the last is for what is no route.
+    static let names = [
+        "/health", "/v1/models", "/v1/models/ID", "/v1/chat/completions", "/v1/messages", "/api/run", "/metrics",
+        "other",
+    ]
 
     /// The name in logs: few values, no caller's text.
-    var name: String {
+    var name: String { Self.names[number] }
+
+    /// The number in shared memory.
+    var number: Int {
         switch self {
-        case .health: "/health"
-        case .models: "/v1/models"
-        case .model: "/v1/models/ID"
-        case .chatCompletions: "/v1/chat/completions"
-        case .messages: "/v1/messages"
-        case .run: "/api/run"
+        case .health: 0
+        case .models: 1
+        case .model: 2
+        case .chatCompletions: 3
+        case .messages: 4
+        case .run: 5
+        case .metrics: 6
         }
     }
 
     var dialect: Dialect {
         switch self {
-        case .health, .run: .direct
+        case .health, .run, .metrics: .direct
         case .models, .model, .chatCompletions: .openAI
         case .messages: .anthropic
         }
     }
 
-    /// Whether the route is open to requests without a key.
-    var isOpen: Bool { self == .health }
+    /// Whether the route is open to requests without a key; nginx lets only this machine have `/metrics`.
+    var isOpen: Bool { self == .health || self == .metrics }
 
     private var method: String {
         switch self {
-        case .health, .models, .model: "GET"
+        case .health, .models, .model, .metrics: "GET"
         case .chatCompletions, .messages, .run: "POST"
         }
     }
@@ -59,6 +70,7 @@ enum Route: Equatable, Sendable {
     private static func of(path: String) -> Route? {
         switch path {
         case "/health": return .health
+        case "/metrics": return .metrics
         case "/v1/models": return .models
         case "/v1/chat/completions": return .chatCompletions
         case "/v1/messages": return .messages

@@ -87,8 +87,9 @@ struct ClaudeLauncher: Sendable {
 
     /// Starts the CLI for a profile.
     ///
+    /// - Parameter retries: How often the CLI may ask its upstream again by itself.
     /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
-    func start(_ profile: RunRequest.Profile) throws(APIError) -> ClaudeProcess {
+    func start(_ profile: RunRequest.Profile, retries: Int = 0) throws(APIError) -> ClaudeProcess {
         guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
         let id = RunID.next()
         let marker = id.text
@@ -126,7 +127,7 @@ struct ClaudeLauncher: Sendable {
         let command = ChildCommand(
             executable: executable, arguments: arguments,
             environment: environment.entries(
-                temporaryDirectory: directories[0], marker: marker, readsAttachments: hasTools),
+                temporaryDirectory: directories[0], marker: marker, retries: retries, readsAttachments: hasTools),
             directory: directory)
         do throws(SpawnError) {
             return ClaudeProcess(id: id, child: try ChildProcess(command), remains: remains)

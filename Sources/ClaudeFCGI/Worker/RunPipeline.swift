@@ -1,4 +1,8 @@
 // The path of one run, top to bottom: waiting, starting, running, replying, finishing (DESIGN.md, "The path of one request").
+//
+// A transient failure is tried again while nothing of the answer has left, in the same place, within the same deadline. The
+// CLI asks its upstream again by itself; what it has used up of the attempts is not used again here, so the two don't
+// multiply: here only a CLI that died or a stream that broke off leads to a new process.
 
 import Admission
 import Dialects
@@ -6,14 +10,6 @@ import FastCGI
 import Glibc
 import Logging
 import ProcessControl
-
-/// How a run's reply is written.
-enum ReplyForm {
-    /// Event by event.
-    case stream(any StreamEncoder)
-    /// All at once, from the collected answer and the time it took.
-    case whole((Answer, Duration) -> JSONValue)
-}
 
 /// Runs requests on the CLI.
 struct RunPipeline: Sendable {
@@ -25,6 +21,8 @@ struct RunPipeline: Sendable {
     private static let endPatience = Duration.milliseconds(500)
     /// How long nginx may take nothing of a reply that is ready.
     private static let clientPatience = Duration.seconds(60)
+    /// The wait before the second attempt; it doubles with each further one.
+    private static let firstRetryDelay = Duration.seconds(1)
 
     let settings: Settings
     let gate: AdmissionGate
@@ -35,8 +33,8 @@ struct RunPipeline: Sendable {
     ///
     /// - Throws: ``APIError`` while nothing has been sent; later failures are told in the stream.
     func run(
-        _ runRequest: RunRequest, as form: ReplyForm, dialect: Dialect, request: inout FastCGIRequest,
-        reply: inout ReplyWriter, log: inout RequestLog
+        _ runRequest: RunRequest, as form: ReplyForm, route: Route, client: AdmissionClient,
+        request: inout FastCGIRequest, reply: inout ReplyWriter, log: inout RequestLog
     ) throws(APIError) {
         let model: String? =
             if let name = runRequest.model ?? settings.defaultModel {
@@ -44,48 +42,31 @@ struct RunPipeline: Sendable {
             } else {
                 nil
             }
-        let permit = try admit(request, &log)
-        try run(runRequest, model, holding: permit, form, dialect, &request, &reply, &log)
-    }
-
-    /// The place is held until the process has ended: what is counted is CLIs.
-    private func run(
-        _ runRequest: RunRequest, _ model: String?, holding permit: borrowing AdmissionPermit, _ form: ReplyForm,
-        _ dialect: Dialect, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
-    ) throws(APIError) {
-        let started = ContinuousClock.now
-        log.admitted = started
-        var process = try launcher.start(runRequest.profile)
-        log.cliPID = process.child.pid
-        permit.record(
-            processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
-            runSeconds: process.id.seconds, runCount: process.id.count)
-        var conversation = ClaudeConversation(runRequest, model: model)
-        var pump = RunPump()
         var sink = RunSink(
-            form: form, dialect: dialect, requestID: log.requestID, ignored: runRequest.ignoredParameters)
-        let end = pump.run(
-            &conversation, child: &process.child, request: &request, reply: &reply,
-            deadline: started + settings.requestTimeout
-        ) { event, request, reply in
-            sink.take(event, request: &request, reply: &reply, started: started)
+            form: form, dialect: route.dialect, requestID: log.requestID, ignored: runRequest.ignoredParameters,
+            started: log.started, heartbeatAfter: settings.heartbeatAfter, gate: gate)
+        let place = AdmissionRequest(client: client, route: UInt32(route.number), model: model ?? "")
+        do throws(APIError) {
+            let permit = try admit(place, &request, &reply, &sink, &log)
+            try run(runRequest, model, holding: permit, &sink, &request, &reply, &log)
+        } catch {
+            // After a heartbeat the status has been sent: the failure is told in the stream.
+            guard reply.hasBegun, !log.isAbandoned else { throw error }
+            sink.tell(error, reply: &reply)
+            log.error = error
+            finishReply(&request, &reply, &log)
         }
-        if end == .timedOut { sink.fail(timeoutError(), reply: &reply) }
-        log.isAbandoned = end == .abandoned
-        finishReply(end, &request, &reply, &log)
-        sink.report(to: &log)
-        log.cliEnd = endProcess(&process, end).description
-        process.remains.remove(sessionID: sink.sessionID)
-        if sink.error != nil, !pump.errorTail.isEmpty {
-            log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
-        }
-        if let error = sink.error, !reply.hasBegun, end != .abandoned { throw error }
     }
 
-    private func admit(_ request: borrowing FastCGIRequest, _ log: inout RequestLog) throws(APIError) -> AdmissionPermit
-    {
+    private func admit(
+        _ place: AdmissionRequest, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ sink: inout RunSink,
+        _ log: inout RequestLog
+    ) throws(APIError) -> AdmissionPermit {
         do throws(AdmissionError) {
-            return try gate.admit(until: .now + settings.queueTimeout) { request.isAbandoned }
+            return try gate.admit(place, until: .now + settings.queueTimeout) {
+                sink.beatIfDue(&reply)
+                return request.isAbandoned || !reply.flush(to: request)
+            }
         } catch {
             switch error {
             case .queueFull(let retryAfter):
@@ -107,6 +88,95 @@ struct RunPipeline: Sendable {
         }
     }
 
+    /// Makes attempts until one succeeds, or fails for good.
+    ///
+    /// The place is held until the last process has ended: what is counted is CLIs.
+    private func run(
+        _ runRequest: RunRequest, _ model: String?, holding permit: borrowing AdmissionPermit, _ sink: inout RunSink,
+        _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+    ) throws(APIError) {
+        let started = ContinuousClock.now
+        log.admitted = started
+        sink.stage = permit.stage
+        let deadline = started + settings.requestTimeout
+        var attempts = 0
+        var delay = Self.firstRetryDelay
+        while true {
+            sink.beginAttempt()
+            attempts += try attempt(
+                runRequest, model, permit, deadline, retries: settings.retryMaxAttempts - attempts - 1, &sink, &request,
+                &reply, &log)
+            log.attempts = attempts
+            guard let error = sink.error, error.isTransient, !sink.hasContent, !log.isAbandoned,
+                attempts < settings.retryMaxAttempts, ContinuousClock.now + delay < deadline
+            else { break }
+            permit.stage.enter(.retrying)
+            gate.countRetry()
+            guard wait(Self.jittered(delay), &request, &reply, &sink) else {
+                log.isAbandoned = true
+                break
+            }
+            delay = delay * 2
+        }
+        sink.report(to: &log)
+        guard let error = sink.error, !log.isAbandoned else { return }
+        // Told in the stream only now: until here another attempt could have succeeded.
+        if !reply.hasBegun { throw error }
+        sink.tell(error, reply: &reply)
+        finishReply(&request, &reply, &log)
+    }
+
+    /// One CLI process from its start to its end.
+    ///
+    /// - Returns: How many attempts upstream it made.
+    private func attempt(
+        _ runRequest: RunRequest, _ model: String?, _ permit: borrowing AdmissionPermit,
+        _ deadline: ContinuousClock.Instant, retries: Int, _ sink: inout RunSink, _ request: inout FastCGIRequest,
+        _ reply: inout ReplyWriter, _ log: inout RequestLog
+    ) throws(APIError) -> Int {
+        permit.stage.enter(.starting)
+        var process = try launcher.start(runRequest.profile, retries: retries)
+        log.cliPID = process.child.pid
+        permit.record(
+            processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
+            runSeconds: process.id.seconds, runCount: process.id.count)
+        permit.stage.enter(.running)
+        var conversation = ClaudeConversation(runRequest, model: model)
+        var pump = RunPump()
+        let end = pump.run(
+            &conversation, child: &process.child, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
+        permit.stage.enter(.finishing)
+        if end == .timedOut { sink.fail(timeoutError()) }
+        log.isAbandoned = end == .abandoned
+        if sink.error == nil { finishReply(&request, &reply, &log) }
+        log.cliEnd = endProcess(&process, end).description
+        process.remains.remove(sessionID: sink.sessionID)
+        if sink.error != nil, !pump.errorTail.isEmpty {
+            log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
+        }
+        return 1 + conversation.retryCount
+    }
+
+    /// Waits while watching the client.
+    ///
+    /// - Returns: False when it left.
+    private func wait(
+        _ delay: Duration, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ sink: inout RunSink
+    ) -> Bool {
+        let end = ContinuousClock.now + delay
+        while true {
+            sink.beatIfDue(&reply)
+            if !reply.flush(to: request) { return false }
+            let left = min(end, sink.nextBeat ?? end) - .now
+            if end <= .now { return true }
+            var entry = pollfd(fd: request.descriptor, events: Int16(POLLRDHUP), revents: 0)
+            if unsafe poll(&entry, 1, max(left, .zero).pollMilliseconds) > 0 { return false }
+        }
+    }
+
+    /// ±15 %, so that requests which failed together don't come back together.
+    private static func jittered(_ delay: Duration) -> Duration { delay * Double.random(in: 0.85...1.15) }
+
     private func timeoutError() -> APIError {
         APIError(
             .timeout,
@@ -115,10 +185,8 @@ struct RunPipeline: Sendable {
     }
 
     /// Sends the rest of a reply that has begun, so that the client does not wait for the process to end.
-    private func finishReply(
-        _ end: PumpEnd, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
-    ) {
-        guard end != .abandoned, reply.hasBegun else { return }
+    private func finishReply(_ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog) {
+        guard !log.isAbandoned, reply.hasBegun else { return }
         if !reply.flushAll(to: request, patience: Self.clientPatience) { log.isAbandoned = true }
         request.finish()
     }
@@ -129,91 +197,5 @@ struct RunPipeline: Sendable {
         case .abandoned: process.child.terminate(patience: .zero, grace: Self.abandonGrace)
         case .timedOut: process.child.terminate(patience: .zero, grace: Self.timeoutGrace)
         }
-    }
-}
-
-/// Turns a run's events into its reply.
-private struct RunSink {
-    private var form: ReplyForm
-    private let dialect: Dialect
-    private let requestID: String
-    private let ignored: [String]
-    private var answer = Answer()
-    private var firstByte: ContinuousClock.Instant?
-    private(set) var error: APIError?
-
-    init(form: ReplyForm, dialect: Dialect, requestID: String, ignored: [String]) {
-        self.form = form
-        self.dialect = dialect
-        self.requestID = requestID
-        self.ignored = ignored
-    }
-
-    mutating func take(
-        _ event: RunEvent, request: inout FastCGIRequest, reply: inout ReplyWriter, started: ContinuousClock.Instant
-    ) {
-        if case .failed(let failure) = event {
-            fail(failure, reply: &reply)
-            return
-        }
-        if firstByte == nil, case .text = event { firstByte = .now }
-        if case .text = event, case .stream = form {} else { answer.append(event) }
-        switch form {
-        case .stream(var encoder):
-            var out: [UInt8] = []
-            encoder.encode(event, into: &out)
-            form = .stream(encoder)
-            guard !out.isEmpty else { return }
-            if !reply.hasBegun {
-                reply.begin(
-                    status: 200,
-                    header: [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
-                        + ignoredHeader)
-            }
-            reply.append(out)
-        case .whole(let render):
-            let isWhole = event == .answered
-            if case .finished = event, !reply.hasBegun {
-                begin(render(answer, .now - started), &reply)
-            } else if isWhole, !waitsForSummary {
-                begin(render(answer, .now - started), &reply)
-            }
-        }
-        // The answer is out: the client need not wait for the CLI's report and end.
-        if event == .answered, reply.hasBegun, reply.flush(to: request), !reply.isPending { request.finish() }
-    }
-
-    /// The direct API's reply has the last message of the CLI's report as its result.
-    private var waitsForSummary: Bool { dialect == .direct }
-
-    private var ignoredHeader: [(name: String, value: String)] {
-        // Names are the caller's text: only what a header can carry goes into one.
-        let names = ignored.filter { $0.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ",") } }
-        return names.isEmpty ? [] : [("X-Claude-Ignored", names.prefix(50).joined(separator: ", "))]
-    }
-
-    private mutating func begin(_ json: JSONValue, _ reply: inout ReplyWriter) {
-        reply.reply(status: 200, json: json, header: ignoredHeader)
-    }
-
-    /// Notes a failure; a stream that has begun is told of it in its own terms.
-    mutating func fail(_ failure: APIError, reply: inout ReplyWriter) {
-        guard error == nil else { return }
-        error = failure
-        if reply.hasBegun, case .stream = form {
-            var out: [UInt8] = []
-            dialect.appendErrorEvent(failure, requestID: requestID, to: &out)
-            reply.append(out)
-        }
-    }
-
-    var sessionID: String { answer.sessionID }
-
-    func report(to log: inout RequestLog) {
-        log.firstByte = firstByte
-        log.usage = answer.summary?.usage ?? (answer.id.isEmpty ? nil : answer.usage)
-        log.costUSD = answer.summary?.costUSD
-        if !answer.model.isEmpty { log.model = answer.model }
-        log.error = error
     }
 }

@@ -21,6 +21,16 @@ enum PumpEnd: Equatable {
     case timedOut
 }
 
+/// What a run's pump tells, and asks for heartbeats.
+protocol PumpDelegate {
+    /// When ``beat(_:)`` is wanted next; nil for never.
+    var nextBeat: ContinuousClock.Instant? { get }
+    /// Takes an event; may append to the reply and finish the request.
+    mutating func take(_ event: RunEvent, request: inout FastCGIRequest, reply: inout ReplyWriter)
+    /// The time of ``nextBeat`` has come.
+    mutating func beat(_ reply: inout ReplyWriter)
+}
+
 /// One run's poll loop.
 struct RunPump: ~Copyable {
     /// Longer than any line the CLI writes (tool results with images are megabytes), shorter than what would hurt.
@@ -45,14 +55,13 @@ struct RunPump: ~Copyable {
     /// - Parameters:
     ///   - request: Polled for the client's departure; nothing is polled once it is finished.
     ///   - reply: Flushed whenever nginx takes more.
-    ///   - handle: Gets each event in order, and may append to the reply or finish the request.
+    ///   - delegate: Gets each event in order.
     @available(*, noasync, message: "blocks")
     mutating func run(
         _ conversation: inout ClaudeConversation, child: inout ChildProcess, request: inout FastCGIRequest,
-        reply: inout ReplyWriter, deadline: ContinuousClock.Instant,
-        handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+        reply: inout ReplyWriter, deadline: ContinuousClock.Instant, delegate: inout some PumpDelegate
     ) -> PumpEnd {
-        perform(conversation.start(), &request, &reply, handle)
+        perform(conversation.start(), &request, &reply, &delegate)
         var deadline = deadline
         while !conversation.isEnded {
             if isAnswered { deadline = min(deadline, .now + Self.reportPatience) }
@@ -69,20 +78,26 @@ struct RunPump: ~Copyable {
                     fd: request.descriptor, events: Int16(POLLRDHUP) | (reply.isPending ? Int16(POLLOUT) : 0),
                     revents: 0),
             ]
-            let left = deadline - .now
+            let wake = min(deadline, delegate.nextBeat ?? deadline)
+            let left = wake - .now
             // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
             let ready = left <= .zero ? 0 : unsafe poll(&entries, nfds_t(entries.count), left.pollMilliseconds)
             if ready < 0 { continue }
-            if ready == 0 { return isAnswered ? .ended : .timedOut }
+            if ready == 0 {
+                if ContinuousClock.now >= deadline { return isAnswered ? .ended : .timedOut }
+                if wake < deadline { delegate.beat(&reply) }
+                continue
+            }
             if entries[4].revents & Int16(POLLRDHUP | POLLHUP | POLLERR) != 0 { return .abandoned }
             if entries[1].revents != 0 { readErrors(child) }
             var isDrained = entries[0].revents == 0
-            if !isDrained { isDrained = !readOutput(&conversation, child, &request, &reply, handle) }
+            if !isDrained { isDrained = !readOutput(&conversation, child, &request, &reply, &delegate) }
             if isDrained, entries[2].revents != 0, !reply.isFull, !conversation.isEnded {
-                while isOutputOpen, !conversation.isEnded, readOutput(&conversation, child, &request, &reply, handle) {}
+                while isOutputOpen, !conversation.isEnded, readOutput(&conversation, child, &request, &reply, &delegate)
+                {}
                 readErrors(child)
                 if !conversation.isEnded {
-                    perform(conversation.outputEnded(cause: "its process ended"), &request, &reply, handle)
+                    perform(conversation.outputEnded(cause: "its process ended"), &request, &reply, &delegate)
                 }
             }
         }
@@ -91,7 +106,7 @@ struct RunPump: ~Copyable {
 
     private mutating func perform(
         _ actions: [ClaudeConversation.Action], _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
-        _ handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+        _ delegate: inout some PumpDelegate
     ) {
         for action in actions {
             switch action {
@@ -104,7 +119,7 @@ struct RunPump: ~Copyable {
                 }
             case .event(let event):
                 if event == .answered { isAnswered = true }
-                handle(event, &request, &reply)
+                delegate.take(event, request: &request, reply: &reply)
             case .end: break
             }
         }
@@ -115,7 +130,7 @@ struct RunPump: ~Copyable {
     /// - Returns: Whether anything came.
     private mutating func readOutput(
         _ conversation: inout ClaudeConversation, _ child: borrowing ChildProcess, _ request: inout FastCGIRequest,
-        _ reply: inout ReplyWriter, _ handle: (RunEvent, inout FastCGIRequest, inout ReplyWriter) -> Void
+        _ reply: inout ReplyWriter, _ delegate: inout some PumpDelegate
     ) -> Bool {
         let count = unsafe read(child.output, &chunk, chunk.count)
         if count < 0 { return false }
@@ -126,12 +141,12 @@ struct RunPump: ~Copyable {
         do throws(LineBuffer.LineTooLong) {
             try lines.append(chunk[..<count])
         } catch {
-            let failure = conversation.outputEnded(cause: "a line of more than \(error.limitBytes) bytes")
-            perform(failure, &request, &reply, handle)
+            let failure = conversation.lineTooLong(limitBytes: error.limitBytes)
+            perform(failure, &request, &reply, &delegate)
             return true
         }
         while let line = lines.nextLine() {
-            perform(conversation.receive(lines.bytes, in: line), &request, &reply, handle)
+            perform(conversation.receive(lines.bytes, in: line), &request, &reply, &delegate)
         }
         return true
     }

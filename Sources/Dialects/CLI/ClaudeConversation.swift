@@ -37,6 +37,8 @@ public struct ClaudeConversation: Sendable {
     private var hasText = false
     private var text = ""
     private var isAnswered = false
+    /// How often the CLI has asked its upstream again by itself.
+    public private(set) var retryCount = 0
 
     /// A conversation that begins with ``start()``.
     ///
@@ -95,11 +97,11 @@ public struct ClaudeConversation: Sendable {
         case "control_response": return controlResponse(line)
         case "control_request": return controlRequest(line)
         case "system" where line["subtype"]?.stringValue == "init" && state == .running:
-            return [
-                .event(
-                    .started(
-                        sessionID: line["session_id"]?.stringValue ?? "", model: line["model"]?.stringValue ?? ""))
-            ]
+            model = line["model"]?.stringValue ?? ""
+            return [.event(.started(sessionID: line["session_id"]?.stringValue ?? "", model: model))]
+        case "system" where line["subtype"]?.stringValue == "api_retry":
+            retryCount += 1
+            return []
         default: return []
         }
     }
@@ -116,7 +118,16 @@ public struct ClaudeConversation: Sendable {
         return fail(
             APIError(
                 .cli, "The Claude Code CLI ended before it answered. Run `claude-fcgi check` on the server.",
-                cause: cause))
+                cause: cause,
+                isTransient: true))
+    }
+
+    /// The CLI wrote a line that outgrew the read buffer.
+    public mutating func lineTooLong(limitBytes: Int) -> [Action] {
+        fail(
+            APIError(
+                .cli, "The Claude Code CLI wrote a line of more than \(limitBytes >> 20) MiB. Ask for less at once.",
+                cause: "a line of more than \(limitBytes) bytes"))
     }
 
     /// Whether nothing more is expected of the process.
@@ -220,10 +231,10 @@ public struct ClaudeConversation: Sendable {
             if request.profile == .chat { text += piece }
             return [.event(.text(piece))]
         case "message_start":
-            if request.profile == .chat, hasText {
-                // The CLI asks again after a broken stream; what was sent can't be taken back.
-                return fail(Self.brokenStream)
-            }
+            // The CLI asks again after a stream that broke off; what a client has been sent can't be taken back.
+            if request.profile == .chat, request.isStreaming, hasText { return fail(Self.brokenStream) }
+            text = ""
+            hasText = false
             let message = event["message"]
             messageID = message?["id"]?.stringValue ?? ""
             model = message?["model"]?.stringValue ?? ""
@@ -235,12 +246,14 @@ public struct ClaudeConversation: Sendable {
             if let reason = event["delta"]?["stop_reason"]?.stringValue { stopReason = StopReason(reason) }
             return []
         case "message_stop":
-            let reason = stopReason ?? .endTurn
+            // The CLI closes the message of a stream that broke off by itself, without a reason to stop.
+            guard let reason = stopReason else { return [] }
             let ended = Action.event(.messageEnded(stopReason: reason, usage: usage))
             guard request.profile == .chat else { return [ended] }
             isAnswered = true
-            if reason == .endTurn { return [ended, .event(.answered)] }
-            // After a cut answer the CLI asks the model to go on by itself: the caller wants the cut, and pays for no more.
+            if reason == .endTurn, hasText { return [ended, .event(.answered)] }
+            // After a cut, a refusal or an empty answer the CLI asks the model to go on by itself: the caller wants what
+            // the model said, and pays for no more.
             state = .ended
             return [ended, .event(.answered), .end]
         default:
@@ -261,14 +274,15 @@ public struct ClaudeConversation: Sendable {
         }
         var actions: [Action] = []
         if request.profile == .chat {
-            // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke.
+            // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
+            if !request.isStreaming { text = "" }
             guard result.hasPrefix(text) else { return fail(Self.brokenStream) }
             guard !result.isEmpty else {
                 return fail(
                     APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
             }
             usage = TokenUsage(line["usage"])
-            if messageID.isEmpty {
+            if messageID.isEmpty || !request.isStreaming {
                 messageID = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
                 actions.append(.event(.messageStarted(id: messageID, model: model, usage: usage)))
             }

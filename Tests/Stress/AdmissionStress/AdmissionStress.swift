@@ -71,7 +71,9 @@ func admitForEver(_ gate: AdmissionGate, _ ledger: Ledger, seed: UInt64) {
         let patience = random.below(10) == 0 ? random.below(3) : 2000
         let leaves = random.below(8) == 0
         do throws(AdmissionError) {
-            let permit = try gate.admit(key: UInt64(random.below(3)) + 1, until: .now + .milliseconds(patience)) {
+            let permit = try gate.admit(
+                .init(client: .init(name: "key-\(random.below(3))")), until: .now + .milliseconds(patience)
+            ) {
                 leaves
             }
             ledger.enter()
