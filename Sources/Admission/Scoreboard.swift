@@ -163,8 +163,10 @@ extension AdmissionGate {
         }
     }
 
-    /// Counts another attempt.
-    public func countRetry() { unsafe clinux_add(&segment.metrics.pointee.retries, 1) }
+    /// Counts further attempts.
+    public func countRetries(_ count: Int) {
+        unsafe clinux_add(&segment.metrics.pointee.retries, UInt64(clamping: count))
+    }
 
     /// Counts a heartbeat.
     public func countHeartbeat() { unsafe clinux_add(&segment.metrics.pointee.heartbeats, 1) }

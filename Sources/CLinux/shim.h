@@ -57,6 +57,9 @@ static inline int clinux_epoll_wait_one(int set) {
 
 static inline int clinux_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
 
+/// Other processes of the same user can't read this one's memory and environment any more; nor is a core dumped.
+static inline int clinux_make_private(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
+
 static inline int clinux_set_thread_name(const char *name) { return pthread_setname_np(pthread_self(), name); }
 
 static inline int clinux_set_nonblocking(int fd) {

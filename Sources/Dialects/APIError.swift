@@ -61,19 +61,22 @@ public struct APIError: Error, Sendable, Equatable {
     public var retryAfterSeconds: Int?
     /// Facts for the log alone.
     public var cause: String?
+    /// What the path takes instead, for the `Allow` header.
+    public var allowedMethods: String?
     /// Whether the same request may well succeed when it is tried again.
     public var isTransient: Bool
 
     /// An error.
     public init(
         _ kind: Kind, _ message: String, parameter: String? = nil, retryAfterSeconds: Int? = nil, cause: String? = nil,
-        isTransient: Bool? = nil
+        isTransient: Bool? = nil, allowedMethods: String? = nil
     ) {
         self.kind = kind
         self.message = message
         self.parameter = parameter
         self.retryAfterSeconds = retryAfterSeconds
         self.cause = cause
+        self.allowedMethods = allowedMethods
         self.isTransient = isTransient ?? [.rateLimit, .overloaded, .upstream].contains(kind)
     }
 

@@ -68,7 +68,6 @@ public enum Dialect: String, Sendable, CaseIterable {
             .requestTimeout, .forbidden:
             "invalid_request_error"
         case .queueFull, .rateLimit, .sessionLimitReached: "rate_limit_error"
-        case .queueTimeout, .timeout: "timeout_error"
         default: "server_error"
         }
     }

@@ -22,7 +22,7 @@ struct FieldReader {
     var names: [String] { object.members.filter { !$0.value.isNull }.map(\.key) }
 
     /// A member as it is; nil for null.
-    func value(_ key: String) -> JSONValue? { object[key].flatMap { $0.isNull ? nil : $0 } }
+    func value(_ key: String) -> JSONValue? { object[key].flatMap { $0.isNull ? Optional<JSONValue>.none : $0 } }
 
     func required(_ key: String) throws(APIError) -> JSONValue {
         guard let value = value(key) else { throw .invalid(path(key), "`\(path(key))` is missing.") }

@@ -71,7 +71,7 @@ public struct FastCGIRequest: ~Copyable {
             let count = unsafe withUnsafeTemporaryAllocation(byteCount: 65536, alignment: 1) { chunk in
                 let text = unsafe chunk.baseAddress?.assumingMemoryBound(to: CChar.self)
                 let count = unsafe Int(FCGX_GetStr(text, 65536, raw.pointee.in))
-                if count > 0, body.count + count <= limitBytes + 1 {
+                if count > 0 {
                     unsafe body.append(contentsOf: UnsafeRawBufferPointer(rebasing: chunk[0..<count]))
                 }
                 return count

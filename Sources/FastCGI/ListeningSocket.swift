@@ -9,6 +9,8 @@ public enum ListeningSocketError: Error, Sendable, Equatable, CustomStringConver
     case pathTooLong(path: String, limit: Int)
     /// A live server answers on the path.
     case inUse(path: String)
+    /// There is something else at the path.
+    case notASocket(path: String)
     /// A system call failed.
     case systemCall(name: String, path: String, errno: Int32)
 
@@ -22,6 +24,7 @@ public enum ListeningSocketError: Error, Sendable, Equatable, CustomStringConver
             "the socket path \(path) is longer than the \(limit) bytes that Linux allows; choose a shorter RUN_DIR"
         case .inUse(let path):
             "another server is listening on \(path); stop it or choose another path"
+        case .notASocket(let path): "\(path) exists and is no socket; remove it or choose another path"
         case .systemCall(let name, let path, let number):
             "\(name) failed for \(path): \(unsafe String(cString: strerror(number)))"
         }
@@ -70,12 +73,20 @@ public struct ListeningSocket: Sendable {
             }
         }
         let kind = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
-        let probe = socket(AF_UNIX, kind, 0)
-        guard probe >= 0 else { throw failure("socket") }
-        let connected = unsafe withAddress { unsafe Glibc.connect(probe, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1) }
-        close(probe)
-        if connected == 0 { throw .inUse(path: path) }
-        if errno == ECONNREFUSED { unsafe unlink(path) }
+        var status = stat()
+        if unsafe lstat(path, &status) == 0 {
+            guard status.st_mode & S_IFMT == S_IFSOCK else { throw .notASocket(path: path) }
+            // Non-blocking: a live server whose backlog is full answers EAGAIN, and would block us for as long.
+            let probe = socket(AF_UNIX, kind | CInt(SOCK_NONBLOCK.rawValue), 0)
+            guard probe >= 0 else { throw failure("socket") }
+            let connected = unsafe withAddress {
+                unsafe Glibc.connect(probe, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1)
+            }
+            let number = errno
+            close(probe)
+            guard connected != 0, number == ECONNREFUSED else { throw .inUse(path: path) }
+            unsafe unlink(path)
+        }
 
         let descriptor = socket(AF_UNIX, kind, 0)
         guard descriptor >= 0 else { throw failure("socket") }

@@ -202,6 +202,60 @@ private final class Holder: Sendable {
         #expect(refused.outcome.withLock { $0 }.contains("10"))
         blocker.release()
     }
+
+    @Test func `a key's own limits hold back its requests and nobody else's`() throws {
+        let bench = try Bench()
+        let gate = try bench.gate(3, 10)
+        let limited = AdmissionClient(name: "limited", concurrency: 1, queueLimit: 1)
+        let first = Holder(gate, limits: limited)
+        #expect(first.becomes("running"))
+        let second = Holder(gate, limits: limited)
+        #expect(eventually { gate.counts == .init(running: 1, waiting: 1) })
+        #expect(Holder(gate, limits: limited).becomes("queueFull"))
+        let other = Holder(gate, client: "other")
+        #expect(other.becomes("running"))
+        #expect(gate.counts == .init(running: 2, waiting: 1))
+        first.release()
+        #expect(second.becomes("running"))
+        second.release()
+        other.release()
+    }
+
+    @Test func `counters outlive the responder that counted`() throws {
+        let bench = try Bench()
+        let observer = try bench.gate(1, 1)
+        do {
+            let gate = try bench.gate(1, 1)
+            gate.count(
+                RequestRecord(
+                    route: 3, status: 0, timings: [(.total, .milliseconds(30)), (.queueWait, .seconds(7200))],
+                    inputTokens: 5, outputTokens: 7, cacheReadTokens: 1, costUSD: 0.25))
+            gate.countRetries(2)
+        }
+        let totals = observer.scoreboard().totals
+        #expect(totals.requests[3][0] == 1)
+        #expect(totals.inputTokens == 5 && totals.outputTokens == 7 && totals.cacheReadTokens == 1)
+        #expect(totals.costMicrodollars == 250_000 && totals.retries == 2)
+        #expect(totals.histograms[RequestTiming.total.rawValue].buckets[4] == 1)
+        #expect(totals.histograms[RequestTiming.queueWait.rawValue].buckets.last == 1)
+    }
+
+    @Test func `the scoreboard shows who runs and who waits`() throws {
+        let bench = try Bench()
+        let gate = try bench.gate(1, 5)
+        let runner = Holder(gate, client: "älice-with-a-name-that-is-longer-than-its-field")
+        #expect(runner.becomes("running"))
+        let waiter = Holder(gate, client: "bob")
+        #expect(eventually { gate.counts.waiting == 1 })
+        let board = try #require(try AdmissionGate.scoreboard(path: bench.path))
+        #expect(board.requests.count == 2 && board.counts == .init(running: 1, waiting: 1))
+        #expect(board.requests[0].client.hasPrefix("älice-with-a-name") && board.requests[1].client == "bob")
+        #expect(board.requests[1].stage == .waiting)
+        #expect(board.responders.map(\.pid) == [getpid()])
+        runner.release()
+        #expect(waiter.becomes("running"))
+        waiter.release()
+    }
 }
 
 private enum Gone {

@@ -73,8 +73,8 @@ import Testing
     }
 }
 
-@Suite struct AuthenticatorTests {
-    private static let authenticator = Authenticator(key: "Key-123")
+@Suite struct KeyRingTests {
+    private static func ring(_ key: String = "Key-123") throws -> KeyRing { try KeyRing(key: key, file: nil) }
 
     @Test(
         arguments: [
@@ -84,7 +84,7 @@ import Testing
             ("Basic x", "Key-123"),
         ] as [(String?, String?)])
     func `the key is known in either header`(_ authorization: String?, _ apiKey: String?) throws {
-        #expect(try Self.authenticator.clientName(authorization: authorization, apiKey: apiKey) == "default")
+        #expect(try Self.ring().client(authorization: authorization, apiKey: apiKey).name == "default")
     }
 
     @Test(
@@ -98,15 +98,53 @@ import Testing
             ("Bearer x", "y"), ("Bearer Key-123, Bearer x", nil), (nil, "Key-123\u{0}"), ("Bearer é", "é"),
         ] as [(String?, String?)])
     func `anything else is refused without a hint`(_ authorization: String?, _ apiKey: String?) throws {
+        let ring = try Self.ring()
         let error = try #require(throws: APIError.self) {
-            try Self.authenticator.clientName(authorization: authorization, apiKey: apiKey)
+            try ring.client(authorization: authorization, apiKey: apiKey)
         }
         #expect(error.kind == .auth)
         #expect(!error.message.contains("123"))
         #expect(error.cause == nil)
     }
 
-    @Test func `an empty key is never right`() {
-        #expect(throws: APIError.self) { try Authenticator(key: "x").clientName(authorization: "Bearer ", apiKey: "") }
+    @Test func `an empty key is never right`() throws {
+        let ring = try Self.ring("x")
+        #expect(throws: APIError.self) { try ring.client(authorization: "Bearer ", apiKey: "") }
+    }
+
+    private static let hash = String(repeating: "ab", count: 32)
+
+    @Test func `a keys file has names, hashes and limits`() throws {
+        let text = "# who may call\r\n\nalice:\(Self.hash) concurrency=2 queue=0 # the tests\r\nbob:\(Self.hash)"
+        let entries = try KeyRing.parse(text, file: "keys")
+        #expect(entries.map(\.client.name) == ["alice", "bob"])
+        #expect(entries.map(\.client.concurrency) == [2, nil])
+        #expect(entries.map(\.client.queueLimit) == [0, nil])
+        #expect(entries.allSatisfy { $0.hash == [UInt8](repeating: 0xAB, count: 32) })
+    }
+
+    @Test(arguments: [
+        "alice", "alice:", "alice:abcd", ":\(hash)", "a b:\(hash)", "alice:\(hash)x", "alice:\(hash) concurrency=0",
+        "alice:\(hash) queue=-1", "alice:\(hash) speed=1", "alice:\(hash) queue=", "alice:\(hash)\nalice:\(hash)",
+        "default:\(hash)", "alice:\(hash):x",
+    ])
+    func `a line that is wrong is named`(_ text: String) {
+        let error = #expect(throws: SettingsError.self) { try KeyRing.parse("# first\n" + text, file: "keys") }
+        #expect(error?.variable == "PROXY_API_KEYS_FILE")
+        #expect(error?.problem.contains("keys line") == true)
+    }
+
+    @Test func `each key is its client's`() throws {
+        let directory = try TemporaryDirectory()
+        let path = directory.path + "/keys"
+        let lines = ["alice", "bob"].map { name in
+            "\(name):" + KeyRing.hash("key-of-\(name)").map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        }
+        try Files.replace(path, with: Array(lines.joined(separator: "\n").utf8))
+        let ring = try KeyRing(key: "the-default", file: path)
+        #expect(try ring.client(authorization: "Bearer key-of-bob", apiKey: nil).name == "bob")
+        #expect(try ring.client(authorization: nil, apiKey: "key-of-alice").name == "alice")
+        #expect(try ring.client(authorization: nil, apiKey: "the-default").name == "default")
+        #expect(throws: APIError.self) { try ring.client(authorization: nil, apiKey: "key-of-carol") }
     }
 }

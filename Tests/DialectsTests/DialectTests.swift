@@ -18,7 +18,7 @@ import Testing
         case .openAI:
             #expect(error.objectValue?.members.map(\.key) == ["message", "type", "param", "code"])
             #expect(error["param"] == "messages[0]")
-            let types = ["invalid_request_error", "rate_limit_error", "timeout_error", "server_error"]
+            let types = ["invalid_request_error", "rate_limit_error", "server_error"]
             #expect(types.contains(error["type"]?.stringValue ?? ""))
         case .anthropic:
             #expect(body["type"] == "error")
@@ -43,8 +43,7 @@ import Testing
         let type = dialect.errorBody(error, requestID: "r")["error"]?["type"]?.stringValue
         switch (dialect, status) {
         case (.direct, _): #expect(type == nil)
-        case (.openAI, 500...503): #expect(type == "server_error")
-        case (.openAI, 504): #expect(type == "timeout_error")
+        case (.openAI, 500...504): #expect(type == "server_error")
         case (.openAI, 429): #expect(type == "rate_limit_error")
         case (.openAI, _): #expect(type == "invalid_request_error")
         case (.anthropic, 401): #expect(type == "authentication_error")

@@ -8,6 +8,6 @@ func json(_ text: String) throws -> JSONValue { try JSONParser.parse(Array(text.
 func text(_ value: JSONValue) -> String { String(decoding: JSONWriter.bytes(value), as: UTF8.self) }
 
 extension JSONValue: ExpressibleByFloatLiteral {
-    /// `1.5`
+    /// A number, spelled as Swift spells it.
     public init(floatLiteral value: Double) { self = .number("\(value)") }
 }

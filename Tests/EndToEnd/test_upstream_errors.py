@@ -51,7 +51,7 @@ def answers():
         yield found
 
 
-@pytest.mark.parametrize("dialect, stream, status", status_cases(), ids=str)
+@pytest.mark.parametrize("dialect, stream, status", list(status_cases()), ids=str)
 def test_an_error_of_the_upstream_has_its_honest_status(answers, dialect, stream, status):
     answer = answers[dialect, stream, f"[[error={status}]]"]
     wanted, anthropics, code = STATUSES[status]

@@ -3,7 +3,9 @@ import Foundation
 import Synchronization
 import Testing
 
-/// A directory that is gone with its owner. Its path is short: a socket's must fit 107 bytes.
+/// A directory that is gone with its owner.
+///
+/// Its path is short: a socket's must fit 107 bytes.
 final class TemporaryDirectory: Sendable {
     let path: String
 

@@ -33,6 +33,8 @@ struct RespondCommand: ParsableCommand {
         } catch {
             throw refusal("\(error)")
         }
+        clinux_make_private()
+        ProcessEnvironment.erase("PROXY_API_KEY")
         let logger = settings.makeLogger()
         // Before any thread: all inherit the mask, and the signals reach sigwait alone.
         let signals = ServiceSignals()
@@ -62,7 +64,10 @@ struct RespondCommand: ParsableCommand {
                     launcher.end(orphan)
                     logger.notice(
                         "ended a dead responder's run",
-                        metadata: ["responder.pid": "\(orphan.ownerPID)", LogKey.cliPID: "\(orphan.processGroup)"])
+                        metadata: [
+                            LogKey.responderPID: .stringConvertible(orphan.ownerPID),
+                            LogKey.cliPID: .stringConvertible(orphan.processGroup),
+                        ])
                 }
             }
         } catch {
@@ -80,18 +85,22 @@ struct RespondCommand: ParsableCommand {
         } reload: {
             do throws(SettingsError) {
                 try keys.reload()
-                logger.info("keys read again", metadata: ["keys": .stringConvertible(keys.ring.entries.count)])
+                logger.info("keys read again", metadata: [LogKey.keys: .stringConvertible(keys.ring.entries.count)])
             } catch {
                 logger.error("keys not read again: the old ones stay in force", metadata: [LogKey.reason: "\(error)"])
             }
         }
         logger.info(
-            "responder started", metadata: ["pid": "\(getpid())", "threads": "\(settings.threadsPerResponder)"])
+            "responder started",
+            metadata: [
+                LogKey.responderPID: .stringConvertible(getpid()),
+                LogKey.threads: .stringConvertible(settings.threadsPerResponder),
+            ])
         Reaper.start(gate)
         SystemdNotification.send("READY=1")
         try server.run()
         listening.unlinkIfBound()
-        logger.info("responder ended", metadata: ["pid": "\(getpid())"])
+        logger.info("responder ended", metadata: [LogKey.responderPID: .stringConvertible(getpid())])
     }
 
     /// A CLI that is missing or fails may come back, and requests say so until then.

@@ -21,7 +21,7 @@ struct ClaudeEnvironment: Sendable {
         "CLAUDE_PATH", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_SSE_PORT", "CLAUDE_CODE_SESSION_ID",
         "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_MESSAGING_SOCKET", "CLAUDE_CODE_MESSAGING_TOKEN",
         "CLAUDE_CODE_CHILD_NOTES_DIR", "CLAUDE_CODE_SESSION_ATTENDED", "CLAUDE_CODE_EXECPATH", "CLAUDE_PID",
-        "CLAUDE_EFFORT", "CLAUDE_FCGI_RUN",
+        "CLAUDE_EFFORT",
     ]
 
     private let inherited: [String: String]
@@ -29,7 +29,7 @@ struct ClaudeEnvironment: Sendable {
     /// From the service's own environment.
     init(service environment: [String: String]) {
         var picked = environment.filter { name, _ in
-            !Self.excluded.contains(name)
+            !Self.excluded.contains(name) && !name.hasPrefix("CLAUDE_FCGI_")
                 && (Self.names.contains(name) || Self.prefixes.contains { name.hasPrefix($0) })
         }
         for (name, value) in [

@@ -31,7 +31,7 @@ enum DotEnv {
     /// A file's settings in order.
     static func parse(_ text: String, file: String) throws(SettingsError) -> [(name: String, value: String)] {
         var result: [(name: String, value: String)] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+        for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
             var line = String(line).trimmed
             if line.isEmpty || line.hasPrefix("#") { continue }
             if line.hasPrefix("export ") { line = String(line.dropFirst("export ".count)).trimmed }

@@ -35,6 +35,12 @@ enum Files {
             seconds: Int(status.st_mtim.tv_sec), nanoseconds: Int(status.st_mtim.tv_nsec))
     }
 
+    /// Whether there is something at the path; a link counts wherever it leads.
+    static func exists(_ path: String) -> Bool {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0
+    }
+
     static func isDirectory(_ path: String) -> Bool {
         var status = stat()
         return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
@@ -138,5 +144,18 @@ enum ProcessEnvironment {
             unsafe entry += 1
         }
         return result
+    }
+
+    /// Blanks a variable where the kernel shows it (`/proc/PID/environ`): what the CLI's tools run as the same user.
+    static func erase(_ name: String) {
+        var entry = unsafe Glibc.environ
+        while let text = unsafe entry.pointee {
+            let pair = unsafe String(cString: text)
+            if pair.hasPrefix("\(name)=") {
+                let first = name.utf8.count + 1
+                for offset in first..<pair.utf8.count { unsafe text[offset] = 0x78 }
+            }
+            unsafe entry += 1
+        }
     }
 }

@@ -26,6 +26,7 @@ struct Settings: Sendable {
     let tlsPort: Int
     let bindAddress: String
     let runDirectory: String
+    let stateDirectory: String
     let responders: Int
     let proxyAPIKey: String?
     let keysFile: String?
@@ -69,7 +70,7 @@ struct Settings: Sendable {
     var chatDirectory: String { runDirectory + "/w" }
 
     /// Where `/api/run` makes directories for runs that name none.
-    var workspaceDirectory: String { runDirectory + "/workspace" }
+    var workspaceDirectory: String { stateDirectory + "/workspace" }
 
     init(environment: [String: String]) throws(SettingsError) {
         let reader = SettingsReader(environment: environment)
@@ -83,6 +84,7 @@ struct Settings: Sendable {
         }
         bindAddress = try reader.address("BIND_ADDRESS", default: "127.0.0.1")
         runDirectory = reader.path("RUN_DIR", default: ".run")
+        stateDirectory = reader.path("STATE_DIR", default: runDirectory)
         responders = try reader.integer("RESPONDERS", default: 2, in: 1...64)
         proxyAPIKey = try reader.key("PROXY_API_KEY")
         keysFile = reader.text("PROXY_API_KEYS_FILE")

@@ -167,6 +167,7 @@ final class Responder: Sendable {
     private func refuse(_ error: APIError, _ dialect: Dialect, _ reply: inout ReplyWriter, _ requestID: String) {
         var header: [(name: String, value: String)] = []
         if let seconds = error.retryAfterSeconds { header.append(("Retry-After", String(seconds))) }
+        if let methods = error.allowedMethods { header.append(("Allow", methods == "GET" ? "GET, HEAD" : methods)) }
         if error.kind == .auth { header.append(("WWW-Authenticate", "Bearer")) }
         // The official SDKs retry what looks passing; these do not pass by asking again.
         if [.cliNotFound, .upstreamAuth].contains(error.kind) { header.append(("X-Should-Retry", "false")) }

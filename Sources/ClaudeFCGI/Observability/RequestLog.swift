@@ -29,6 +29,9 @@ enum LogKey {
     static let errorCause = "error.cause"
     static let ignoredParameters = "ignored"
     static let reason = "reason"
+    static let responderPID = "responder.pid"
+    static let threads = "threads"
+    static let keys = "keys"
 }
 
 /// What is known of one request, written as one line when it has ended.
@@ -83,7 +86,7 @@ struct RequestLog {
         set(LogKey.inputTokens, usage?.prompt)
         set(LogKey.outputTokens, usage?.output)
         set(LogKey.cacheReadTokens, usage?.cacheRead)
-        set(LogKey.cost, costUSD)
+        set(LogKey.cost, costUSD.map { ($0 * 1e6).rounded() / 1e6 })
         set(LogKey.cliPID, cliPID)
         set(LogKey.cliEnd, cliEnd)
         set(LogKey.cliErrors, cliErrors)
@@ -117,6 +120,6 @@ extension Duration {
     /// Milliseconds with three decimals, for logs.
     var milliseconds: Double {
         let (seconds, attoseconds) = components
-        return Double(seconds) * 1000 + Double(attoseconds / 1_000_000_000_000) / 1000
+        return Double(seconds * 1_000_000 + attoseconds / 1_000_000_000_000) / 1000
     }
 }

@@ -37,8 +37,8 @@ struct KeyRing: Sendable {
     /// A keys file: `name:sha256-of-key`, then perhaps `concurrency=N` and `queue=N`; `#` begins a comment.
     static func parse(_ text: String, file: String) throws(SettingsError) -> [Entry] {
         var entries: [Entry] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-            let words = line.prefix { $0 != "#" }.split { $0 == " " || $0 == "\t" || $0 == "\r" }
+        for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
+            let words = line.prefix { $0 != "#" }.split { $0 == " " || $0 == "\t" }
             guard let first = words.first else { continue }
             func malformed(_ problem: String) -> SettingsError {
                 SettingsError(variable: "PROXY_API_KEYS_FILE", problem: "\(file) line \(index + 1): \(problem)")

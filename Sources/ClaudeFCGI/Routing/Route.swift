@@ -62,7 +62,9 @@ enum Route: Equatable, Sendable {
         }
         // HEAD is GET without a body; nginx drops the body.
         guard method == route.method || (method == "HEAD" && route.method == "GET") else {
-            throw APIError(.methodNotAllowed, "\(route.name) takes \(route.method), not this method.")
+            throw APIError(
+                .methodNotAllowed, "\(route.name) takes \(route.method), not this method.", allowedMethods: route.method
+            )
         }
         return route
     }

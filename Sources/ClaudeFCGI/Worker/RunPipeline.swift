@@ -111,7 +111,7 @@ struct RunPipeline: Sendable {
                 attempts < settings.retryMaxAttempts, ContinuousClock.now + delay < deadline
             else { break }
             permit.stage.enter(.retrying)
-            gate.countRetry()
+            gate.countRetries(1)
             guard wait(Self.jittered(delay), &request, &reply, &sink) else {
                 log.isAbandoned = true
                 break
@@ -145,6 +145,7 @@ struct RunPipeline: Sendable {
         var pump = RunPump()
         let end = pump.run(
             &conversation, child: &process.child, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
+        gate.countRetries(conversation.retryCount)
         permit.stage.enter(.finishing)
         if end == .timedOut { sink.fail(timeoutError()) }
         log.isAbandoned = end == .abandoned

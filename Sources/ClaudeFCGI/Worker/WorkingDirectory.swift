@@ -13,26 +13,18 @@ enum WorkingDirectory {
             throw .invalid("workingDirectory", "`workingDirectory` must not have `..` in it.")
         }
         let allowed = roots.compactMap { Files.resolved($0) }
-        // Outside the roots nothing is said of what exists: the answer is the same.
-        let real = Files.resolved(path)
-        guard let real, allowed.contains(where: { real == $0 || real.hasPrefix($0 == "/" ? "/" : $0 + "/") }) else {
-            let isBelowRoot = roots.contains { path == $0 || path.hasPrefix($0 + "/") }
-            if isBelowRoot, real == nil {
+        guard let real = Files.resolved(path) else {
+            // Of what is missing only that much is said that the roots show anyway: a link that leads out of them to
+            // nothing is answered like one that leads to something.
+            let parent = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""
+            if let realParent = Files.resolved(parent), isInside(realParent, allowed), !Files.exists(path) {
                 throw .invalid(
                     "workingDirectory",
-                    "`workingDirectory` does not exist on the server. Make it "
-                        + "first, or leave it out for a fresh one.")
+                    "`workingDirectory` does not exist on the server. Make it first, or leave it out for a fresh one.")
             }
-            let names =
-                roots.isEmpty
-                ? "none is allowed (the operator's ALLOWED_DIRECTORIES is empty)"
-                : "allowed are \(roots.joined(separator: ", ")) and what is below"
-            throw APIError(
-                .forbidden,
-                "`workingDirectory` is outside the allowed directories: \(names). Leave it out for a "
-                    + "fresh one.",
-                parameter: "workingDirectory")
+            throw outside(roots)
         }
+        guard isInside(real, allowed) else { throw outside(roots) }
         guard Files.isDirectory(real) else {
             throw .invalid(
                 "workingDirectory",
@@ -40,5 +32,20 @@ enum WorkingDirectory {
                     + "directory.")
         }
         return real
+    }
+
+    private static func isInside(_ path: String, _ roots: [String]) -> Bool {
+        roots.contains { path == $0 || path.hasPrefix($0 == "/" ? "/" : $0 + "/") }
+    }
+
+    private static func outside(_ roots: [String]) -> APIError {
+        let names =
+            roots.isEmpty
+            ? "none is allowed (the operator's ALLOWED_DIRECTORIES is empty)"
+            : "allowed are \(roots.joined(separator: ", ")) and what is below"
+        return APIError(
+            .forbidden,
+            "`workingDirectory` is outside the allowed directories: \(names). Leave it out for a fresh one.",
+            parameter: "workingDirectory")
     }
 }

@@ -276,7 +276,8 @@ public struct ClaudeConversation: Sendable {
         if request.profile == .chat {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
             if !request.isStreaming { text = "" }
-            guard result.hasPrefix(text) else { return fail(Self.brokenStream) }
+            // Bytes, not characters: a piece may have ended inside one.
+            guard result.utf8.starts(with: text.utf8) else { return fail(Self.brokenStream) }
             guard !result.isEmpty else {
                 return fail(
                     APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
@@ -286,7 +287,7 @@ public struct ClaudeConversation: Sendable {
                 messageID = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
                 actions.append(.event(.messageStarted(id: messageID, model: model, usage: usage)))
             }
-            let rest = String(result.dropFirst(text.count))
+            let rest = String(decoding: result.utf8.dropFirst(text.utf8.count), as: UTF8.self)
             if !rest.isEmpty { actions.append(.event(.text(rest))) }
             let reason = line["stop_reason"]?.stringValue.map { StopReason($0) } ?? .endTurn
             actions.append(.event(.messageEnded(stopReason: reason, usage: usage)))
