@@ -1,6 +1,6 @@
 # The daily work. `make help` lists it.
 
-.PHONY: help run build test check stress fmt record clean
+.PHONY: help run build test check stress fmt record golden clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,3 +31,6 @@ record: ## record a transcript from the real CLI (ARGS="case …")
 
 clean: ## what was built and run; keeps .env, the venv and the CLI
 	rm -rf .build .run
+
+golden: ## write the expected replies of the transcripts anew; read the diff before committing it
+	GOLDEN=1 swift test --filter TranscriptTests
