@@ -1,6 +1,6 @@
 # The daily work. `make help` lists it.
 
-.PHONY: help run build test check stress fmt record golden clean
+.PHONY: help run build test check stress bench fmt record golden clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,15 +16,20 @@ test: ## everything: check, then end to end through nginx with curl and the offi
 	@exec Scripts/test
 
 check: ## the gate before a commit: format, module dependencies, warnings, unit tests
-	swift format lint --strict --recursive Sources Tests Package.swift
+	swift format lint --strict --recursive Sources Tests Benchmarks Package.swift
 	CLAUDE_FCGI_CHECK=1 swift test --explicit-target-dependency-import-check error
 
 stress: ## the admission gate under random death, for minutes (ARGS="seconds seed")
 	swift build -c release --product AdmissionStress
 	.build/release/AdmissionStress $(or $(ARGS),180)
 
+bench: ## what a place at the gate costs, and what the responder adds to a delta
+	swift build -c release
+	.build/release/AdmissionBenchmark
+	CLAUDE_PATH=$$(Scripts/claude-cli) .venv/bin/python Benchmarks/latency.py
+
 fmt: ## format the Swift sources in place
-	swift format --in-place --recursive Sources Tests Package.swift
+	swift format --in-place --recursive Sources Tests Benchmarks Package.swift
 
 record: ## record a transcript from the real CLI (ARGS="case …")
 	@exec Scripts/record $(ARGS)

@@ -47,6 +47,9 @@ let package = Package(
             name: "AdmissionStress", dependencies: ["Admission", "CLinux", "ProcessControl"],
             path: "Tests/Stress/AdmissionStress",
             cSettings: gnu, swiftSettings: settings),
+        .executableTarget(
+            name: "AdmissionBenchmark", dependencies: ["Admission", "CLinux"], path: "Benchmarks/AdmissionBenchmark",
+            cSettings: gnu, swiftSettings: settings),
         .testTarget(name: "DialectsTests", dependencies: ["Dialects"], swiftSettings: settings),
         .testTarget(
             name: "OfflineUpstreamTests", dependencies: ["Dialects", "OfflineUpstream"], cSettings: gnu,

@@ -23,6 +23,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/sem.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -177,5 +178,13 @@ static inline int clinux_is_tmpfs(const char *path) {
     struct statfs information;
     return statfs(path, &information) == 0 && information.f_type == 0x01021994;
 }
+
+/// semctl is variadic, which Swift does not import. Used by the benchmark that compares with a System V semaphore.
+static inline int clinux_set_semaphore(int id, int value) {
+    union { int val; void *array; } argument = {.val = value};
+    return semctl(id, 0, SETVAL, argument);
+}
+
+static inline int clinux_remove_semaphore(int id) { return semctl(id, 0, IPC_RMID); }
 
 #endif
