@@ -26,7 +26,8 @@ KEY = "e2e-Key-5f2c81d0a94b"
 SETTINGS = """
     PROXY_API_KEY PORT TLS_PORT RUN_DIR UPSTREAM LOG_LEVEL LOG_FORMAT REQUEST_TIMEOUT_MS WORKER_CONCURRENCY MAX_QUEUE_SIZE
     QUEUE_TIMEOUT_MS RESPONDERS ALLOWED_DIRECTORIES DEFAULT_MODEL BIND_ADDRESS OFFLINE_UPSTREAM_RECORD SESSION_TTL_MS
-    MAX_SESSIONS_PER_KEY SESSION_CLEANUP_INTERVAL_MS
+    MAX_SESSIONS_PER_KEY SESSION_CLEANUP_INTERVAL_MS HEARTBEAT_AFTER_MS
+    PROXY_API_KEYS_FILE RETRY_MAX_ATTEMPTS STATE_DIR
 """.split()
 
 
@@ -369,6 +370,14 @@ class Service:
     def post(self, path, body, **options):
         with self.client() as client:
             return client.post(path, json=body, **options)
+
+    def connect(self, dialect, body, seconds=20):
+        """Sends a request and leaves its answer to be read, or not."""
+        connection = socket.create_connection(("127.0.0.1", self.port), seconds)
+        text = json.dumps(body).encode()
+        connection.sendall(
+            f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+        return connection
 
     def mode(self, text):
         """Tells the fake CLI what to do from its next start on."""

@@ -181,15 +181,6 @@ def test_a_missing_cli_is_named(workspace):
 # ---- a client that leaves ------------------------------------------------------------------------------------------------------
 
 
-def connect(service, dialect, body):
-    connection = socket.create_connection(("127.0.0.1", service.port), 10)
-    connection.settimeout(20)
-    text = json.dumps(body).encode()
-    connection.sendall(
-        f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
-    return connection
-
-
 def measured(service, pid, connection, record_property):
     """Closes the connection; how long the CLI's process group lives on, in milliseconds."""
     number = stat(pid)[2]
@@ -211,7 +202,7 @@ def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, recor
         kind = "whole"
     service.no_cli()
     text = f"{mark} [[stall=3]]" if "middle" in kind else f"{mark} [[first_ms=60000]] [[say=late]]"
-    connection = connect(service, dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
+    connection = service.connect(dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
     pid = service.one_cli()
     if "middle" in kind:
         seen = b""
@@ -231,7 +222,7 @@ def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, recor
 def test_a_cli_that_will_not_end_ends_when_its_client_leaves(fake, mode, record_property):
     forget(fake)
     fake.mode(mode)
-    connection = connect(fake, OPENAI, OPENAI.body("hi", stream=True))
+    connection = fake.connect(OPENAI, OPENAI.body("hi", stream=True))
     until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
     pid = fake.one_cli()
     assert measured(fake, pid, connection, record_property) < 1000
@@ -290,7 +281,7 @@ def test_a_client_that_leaves_the_queue_is_never_run(mark):
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(service.post, OPENAI.path, OPENAI.body("first"))
             until(lambda: service.clis(), 5)
-            connection = connect(service, OPENAI, OPENAI.body("second"))
+            connection = service.connect(OPENAI, OPENAI.body("second"))
             until(lambda: service.get("/health").json()["queue"]["pending"] == 1, 5, "one in the queue")
             connection.close()
             until(lambda: service.get("/health").json()["queue"]["pending"] == 0, 1, "an empty queue")
@@ -328,7 +319,7 @@ def test_a_slow_reader_gets_everything(service):
 def streaming(service, dialect, text):
     """A stream that has begun: the connection, what it brought, its CLI and its responder."""
     service.no_cli()
-    connection = connect(service, dialect, dialect.body(text, stream=True))
+    connection = service.connect(dialect, dialect.body(text, stream=True))
     pid = service.one_cli()
     seen = b""
     while b"tok2" not in seen:
@@ -369,7 +360,7 @@ def test_a_responder_killed_in_mid_stream_leaves_no_whole_answer_and_no_cli(serv
 def test_a_killed_responders_stubborn_cli_is_gone_too(fake):
     forget(fake)
     fake.mode("stalls-on-turn stubborn")
-    connection = connect(fake, OPENAI, OPENAI.body("hi"))
+    connection = fake.connect(OPENAI, OPENAI.body("hi"))
     until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
     pid = fake.one_cli()
     os.kill(int(stat(pid)[1]), signal.SIGKILL)
@@ -457,7 +448,7 @@ def _directory(pid):
 def test_a_background_process_ends_when_the_client_leaves(service, directory, mark):
     (directory / "start.sh").write_text("setsid nohup sleep 300 >/dev/null 2>&1 </dev/null &\necho $! >> pids\nsleep 60\n")
     command = json.dumps({"command": "bash start.sh", "description": "starts it"})
-    connection = connect(service, DIRECT, DIRECT.body(
+    connection = service.connect(DIRECT, DIRECT.body(
         f"{mark} [[tool=Bash {command}]]", allowedTools=["Bash"], workingDirectory=str(directory)))
     until(lambda: (directory / "pids").exists() and (directory / "pids").read_text().strip(), 30, "the background process")
     connection.close()

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import CANARY_VARIABLE
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI
-from service import environment, pids, proc
+from service import environment, pids, proc, until
 from test_conversations import conversation
 
 
@@ -23,25 +23,13 @@ def chat_directory(service):
 
 @contextlib.contextmanager
 def running(service, dialect, text="", **extra):
-    """A request whose answer does not come, and the process id of its CLI."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    """A request whose answer does not come, and the process id of its CLI; the client leaves at the end."""
     service.no_cli()
-    with service.client() as client, ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.post, dialect.path, json=dialect.body(f"[[stall=0]] {text}", **extra))
-        try:
-            pid = service.one_cli()
-            if text:
-                from service import until
-
-                until(lambda: service.recorded(text), 20, "the request's way upstream", 0.05)
-            yield pid
-        finally:
-            client.close()
-            with contextlib.suppress(Exception):
-                os.kill(pid, 15)
-            with contextlib.suppress(Exception):
-                asked.result(30)
+    with service.connect(dialect, dialect.body(f"[[stall=0]] {text}", **extra)):
+        pid = service.one_cli()
+        if text:
+            until(lambda: service.recorded(text), 20, "the request's way upstream", 0.05)
+        yield pid
     service.no_cli()
 
 
