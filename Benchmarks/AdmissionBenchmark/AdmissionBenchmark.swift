@@ -111,7 +111,7 @@ func pairsPerSecond(_ kind: String, _ argument: String, seconds: Double) -> Doub
         unsafe outputs.append(output)
     }
     var sum = 0
-    for unsafeoutput in unsafe outputs {
+    unsafe outputs.forEach { output in
         var line = [CChar](repeating: 0, count: 64)
         unsafe fgets(&line, 64, output)
         sum += Int(String(decoding: line.prefix { $0 > 0x20 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)) ?? 0

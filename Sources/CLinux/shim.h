@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -72,6 +73,11 @@ static inline int clinux_set_cloexec(int fd) { return fcntl(fd, F_SETFD, FD_CLOE
 static inline int clinux_has_exited(int status) { return WIFEXITED(status); }
 static inline int clinux_exit_code(int status) { return WEXITSTATUS(status); }
 static inline int clinux_end_signal(int status) { return WTERMSIG(status); }
+
+// For tests that end a process at a chosen instruction; ptrace is variadic.
+static inline long clinux_trace_me(void) { return ptrace(PTRACE_TRACEME, 0, NULL, NULL); }
+static inline long clinux_trace_step(pid_t pid) { return ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL); }
+static inline int clinux_has_stopped(int status) { return WIFSTOPPED(status); }
 
 /// What `clinux_spawn` starts. `directory` is a path or NULL; the three descriptors become 0, 1 and 2.
 struct clinux_spawn_request {

@@ -6,6 +6,7 @@
 // (SIGKILL) at random instants, in the middle of critical sections too, since they do little else. The parent looks at the
 // table all the while, and at its end.
 //
+//   steps:       a process dies at every instruction of admit and release (StepDeaths.swift)
 //   calm half:   nobody is killed; a counter shared by all workers proves that never more than the limit run
 //   storm half:  a worker dies every few milliseconds; the table must never show more than the limits, and never hang
 
@@ -115,6 +116,16 @@ func startThread(_ body: @escaping @Sendable () -> Void) {
         }, box.toOpaque())
 }
 
+/// Starts this program again, with other arguments.
+func spawn(_ arguments: [String]) -> pid_t {
+    var process = pid_t()
+    var pointers = unsafe (["AdmissionStress"] + arguments).map { unsafe strdup($0) }
+    unsafe pointers.append(nil)
+    defer { unsafe pointers.forEach { unsafe free($0) } }
+    guard unsafe posix_spawn(&process, "/proc/self/exe", nil, nil, pointers, Glibc.environ) == 0 else { fail("spawn") }
+    return process
+}
+
 func end(_ process: pid_t) {
     kill(process, SIGKILL)
     waitpid(process, nil, 0)
@@ -124,6 +135,10 @@ func end(_ process: pid_t) {
     static func main() throws {
         let arguments = CommandLine.arguments
         if arguments.count == 4, arguments[1] == "work" { work(arguments[2], seed: UInt64(arguments[3]) ?? 1) }
+
+        if arguments.count == 4, arguments[1] == "step", let scenario = StepDeaths.Scenario(rawValue: arguments[3]) {
+            StepDeaths.child(arguments[2], scenario)
+        }
 
         let seconds = arguments.count > 1 ? Double(arguments[1]) ?? 4 : 4
         let seed = arguments.count > 2 ? UInt64(arguments[2]) ?? 1 : UInt64(getpid())
@@ -135,17 +150,10 @@ func end(_ process: pid_t) {
                 + "\(queueLimit)"
         )
 
-        func startWorker() -> pid_t {
-            var process = pid_t()
-            let words = [arguments[0], "work", directory, String(random.below(1 << 30))]
-            var pointers = unsafe words.map { unsafe strdup($0) }
-            unsafe pointers.append(nil)
-            defer { unsafe pointers.forEach { unsafe free($0) } }
-            guard unsafe posix_spawn(&process, "/proc/self/exe", nil, nil, pointers, Glibc.environ) == 0 else {
-                fail("spawn")
-            }
-            return process
-        }
+        // Every third instruction in a long run, one in a hundred and one in a short one.
+        try StepDeaths.run(directory: directory, stride: seconds >= 60 ? 3 : 101)
+
+        func startWorker() -> pid_t { spawn(["work", directory, String(random.below(1 << 30))]) }
 
         let ledger = Ledger(path: directory + "/ledger")
         let gate = try AdmissionGate(
