@@ -71,6 +71,15 @@ struct FieldReader {
         }
     }
 
+    /// The conversation: `messages`, which must have something in it.
+    func messages() throws(APIError) -> [JSONValue] {
+        _ = try required("messages")
+        guard let messages = try array("messages"), !messages.isEmpty else {
+            throw .invalid("messages", "`messages` is empty. Send at least one user message.")
+        }
+        return messages
+    }
+
     private func member<Value>(
         _ key: String, _ expected: String, _ convert: (JSONValue) -> Value?
     ) throws(APIError) -> Value? {

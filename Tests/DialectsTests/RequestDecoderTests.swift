@@ -322,11 +322,29 @@ import Testing
         #expect(try profile(RequestDecoder.direct.with("allowedTools", [])).tools == [])
     }
 
-    @Test func `tools come from the rules' names, each once, and the rules are granted as they are`() throws {
+    @Test(arguments: [
+        "Read(//etc/**)", "Read(/etc/passwd)", "Write(~/x)", "Edit(../x)", "Edit(./../x)", "Read(./a/../../x)",
+        "Glob(**)",
+        "Write(x)",
+    ])
+    func `a file tool is not granted anything beyond the directory`(_ rule: String) throws {
+        let error = try #require(throws: APIError.self) {
+            try DirectRequest.decode(["prompt": "x", "allowedTools": [.string(rule)]])
+        }
+        #expect(error.kind == .invalidRequest && error.parameter == "allowedTools[0]")
+    }
+
+    @Test func `a path in the directory can be granted alone`() throws {
+        let request = try DirectRequest.decode(["prompt": "x", "allowedTools": ["Write(./src/**)", "Read(./a.txt)"]])
+        guard case .agent(let profile) = request.profile else { return #expect(Bool(false), "no agent") }
+        #expect(profile.allowRules == ["Edit(./src/**)", "Read(./a.txt)"] && profile.tools == ["Write", "Read"])
+    }
+
+    @Test func `tools come from the rules' names, each once, and file tools keep to the directory`() throws {
         let profile = try profile(
             RequestDecoder.direct.with("allowedTools", ["Bash(git *)", "Bash(ls (x))", "Read", "Write"]))
         #expect(profile.tools == ["Bash", "Read", "Write"])
-        #expect(profile.allowRules == ["Bash(git *)", "Bash(ls (x))", "Read", "Write"])
+        #expect(profile.allowRules == ["Bash(git *)", "Bash(ls (x))", "Read(./**)", "Edit(./**)"])
     }
 
     @Test func `a session is not found`() throws {

@@ -24,37 +24,21 @@ struct ServiceSignals {
     ///     processes with it.
     ///   - reload: Called at each SIGHUP.
     func handle(stop: @escaping @Sendable (String) -> Void, reload: @escaping @Sendable () -> Void) {
-        let box = unsafe Unmanaged.passRetained(Box(stop: stop, reload: reload))
-        var thread = pthread_t()
-        _ = unsafe pthread_create(
-            &thread, nil,
-            { argument in
-                guard let argument = unsafe argument else { return nil }
-                let box = unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue()
-                var set = ServiceSignals.set
-                var isStopping = false
-                while true {
-                    var number: CInt = 0
-                    _ = unsafe sigwait(&set, &number)
-                    if number == SIGHUP {
-                        box.reload()
-                    } else if isStopping {
-                        _exit(128 + number)
-                    } else {
-                        isStopping = true
-                        box.stop(number == SIGTERM ? "SIGTERM" : "SIGINT")
-                    }
+        BackgroundThread.start("signals") {
+            var set = Self.set
+            var isStopping = false
+            while true {
+                var number: CInt = 0
+                _ = unsafe sigwait(&set, &number)
+                if number == SIGHUP {
+                    reload()
+                } else if isStopping {
+                    _exit(128 + number)
+                } else {
+                    isStopping = true
+                    stop(number == SIGTERM ? "SIGTERM" : "SIGINT")
                 }
-            }, box.toOpaque())
-    }
-
-    private final class Box: Sendable {
-        let stop: @Sendable (String) -> Void
-        let reload: @Sendable () -> Void
-
-        init(stop: @escaping @Sendable (String) -> Void, reload: @escaping @Sendable () -> Void) {
-            self.stop = stop
-            self.reload = reload
+            }
         }
     }
 }

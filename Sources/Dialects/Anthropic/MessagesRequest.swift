@@ -18,14 +18,7 @@ public enum MessagesRequest {
         if fields.value("system") != nil {
             request.system = try texts(fields, "system").filter { !$0.isBlank }
         }
-        _ = try fields.required("messages")
-        let messages = try fields.array("messages") ?? []
-        guard !messages.isEmpty else {
-            throw .invalid(
-                "messages",
-                "`messages` is empty. Send at least one user "
-                    + "message.")
-        }
+        let messages = try fields.messages()
         for (index, message) in messages.enumerated() {
             let message = try FieldReader(message, path: "messages[\(index)]")
             _ = try message.required("role")

@@ -11,7 +11,9 @@ enum ClaudeFailure {
         switch line["api_error_status"]?.intValue {
         case 400, 422:
             return APIError(
-                .invalidRequest, "The upstream API refused the request: \(withoutPrefix(words))", cause: cause)
+                .invalidRequest, "The upstream API refused the request: \(withoutPrefix(words))",
+                // The upstream's words may quote the caller's: they go to the caller alone.
+                cause: "status \(line["api_error_status"]?.intValue ?? 0)")
         case 401, 403:
             return upstreamAuth(cause)
         case 404:

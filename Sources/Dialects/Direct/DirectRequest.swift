@@ -43,17 +43,42 @@ public enum DirectRequest {
             tools: defaultTools, allowRules: [], workingDirectory: try fields.string("workingDirectory"))
         if let rules = try fields.strings("allowedTools") {
             profile.tools = []
+            profile.allowRules = []
             for (index, rule) in rules.enumerated() {
-                let tool = try toolName(ofRule: rule, path: "allowedTools[\(index)]")
+                let path = "allowedTools[\(index)]"
+                let tool = try toolName(ofRule: rule, path: path)
                 if !profile.tools.contains(tool) { profile.tools.append(tool) }
+                let granted = try confined(rule, of: tool, path: path)
+                if !profile.allowRules.contains(granted) { profile.allowRules.append(granted) }
             }
-            profile.allowRules = rules
         }
         var request = RunRequest(
             model: try fields.string("model"), turns: [], profile: .agent(profile),
             ignoredParameters: fields.names.filter { !used.contains($0) })
         request.append(.user, [RunRequest.Turn.text(prompt)])
         return request
+    }
+
+    /// The rule as the CLI is told it: a file tool keeps to the working directory.
+    ///
+    /// A bare `Write` would let the model write wherever the service may, a bare `Read` read there. In the CLI's rules `Edit`
+    /// stands for all tools that write files and `Read` for all that read them (tried with CLI 2.1.330).
+    private static func confined(_ rule: String, of tool: String, path: String) throws(APIError) -> String {
+        let kind: String
+        switch tool {
+        case "Edit", "MultiEdit", "NotebookEdit", "Write": kind = "Edit"
+        case "Glob", "Grep", "LS", "Read": kind = "Read"
+        default: return rule
+        }
+        guard rule.utf8.count > tool.utf8.count else { return "\(kind)(./**)" }
+        let specifier = rule.dropFirst(tool.count + 1).dropLast()
+        guard specifier.hasPrefix("./"), !specifier.split(separator: "/").contains("..") else {
+            throw .invalid(
+                path,
+                "`\(path)`: a file tool works below the working directory. Write `\(tool)`, or a path in it such as "
+                    + "`\(tool)(./src/**)`.")
+        }
+        return "\(kind)(\(specifier))"
     }
 
     /// The tool of a rule: `Bash` of `Bash` and of `Bash(git *)`.

@@ -27,14 +27,7 @@ public enum ChatCompletionsRequest {
             let options = try FieldReader(options, path: "stream_options")
             request.includesUsage = try options.bool("include_usage") ?? false
         }
-        _ = try fields.required("messages")
-        let messages = try fields.array("messages") ?? []
-        guard !messages.isEmpty else {
-            throw .invalid(
-                "messages",
-                "`messages` is empty. Send at least one user "
-                    + "message.")
-        }
+        let messages = try fields.messages()
         for (index, message) in messages.enumerated() {
             try append(message, path: "messages[\(index)]", to: &request)
         }
