@@ -142,6 +142,7 @@ class Service:
         self.port, self.tls_port = free_port(), free_port()
         self.mode_file = self.base / "mode"
         self.process = None
+        self.born = time.time()
         self.wait = wait
         self.key = KEY
         own = {
@@ -234,7 +235,25 @@ class Service:
                     self.stop()
         finally:
             self.kill()
+            self.remove_segment()
             shutil.rmtree(self.base, ignore_errors=True)
+
+    def remove_segment(self):
+        """What only the next start on the same RUN_DIR would remove, after a test that killed everything."""
+        for path in Path("/dev/shm").glob("claude-fcgi-*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_ctime >= self.born and not self.users(path):
+                    path.unlink()
+
+    @staticmethod
+    def users(path):
+        """The processes that have a file open."""
+        found = []
+        for pid in pids():
+            with contextlib.suppress(OSError):
+                if any(os.readlink(entry) == str(path) for entry in os.scandir(f"/proc/{pid}/fd")):
+                    found.append(pid)
+        return found
 
     # -- processes
 

@@ -16,6 +16,8 @@ struct RespondCommand: ParsableCommand {
 
     /// sysexits(3): a configuration error; supervisors are told not to start the responder again.
     private static let configurationError = ExitCode(78)
+    /// sysexits(3): a failure that may pass.
+    private static let temporaryFailure = ExitCode(75)
 
     @Option(help: "Bind this path and accept there.")
     var socket: String?
@@ -33,7 +35,9 @@ struct RespondCommand: ParsableCommand {
         } catch {
             throw refusal("\(error)")
         }
-        clinux_make_private()
+        // The tools that callers of /api/run ask for run as this user. Under `make run` the script that ends stray
+        // processes knows them by what this would hide.
+        if settings.environment["NOTIFY_SOCKET"] != nil { clinux_make_private() }
         ProcessEnvironment.erase("PROXY_API_KEY")
         let logger = settings.makeLogger()
         // Before any thread: all inherit the mask, and the signals reach sigwait alone.
@@ -44,14 +48,14 @@ struct RespondCommand: ParsableCommand {
         do throws(FileError) {
             try launcher.prepareDirectories()
         } catch {
-            throw refusal("RUN_DIR: \(error); the responder needs a directory that it may write")
+            throw failure("RUN_DIR: \(error); the responder needs a directory that it may write, with space in it")
         }
         try checkCLI(models, logger)
         let listening: ListeningSocket
         do throws(ListeningSocketError) {
             listening = if let socket { try .bind(path: socket) } else { try .inherited() }
         } catch {
-            throw refusal("socket: \(error)")
+            throw failure("socket: \(error)")
         }
         let gate: AdmissionGate
         do throws(AdmissionSegmentError) {
@@ -71,7 +75,7 @@ struct RespondCommand: ParsableCommand {
                 }
             }
         } catch {
-            throw refusal("RUN_DIR: \(error)")
+            throw failure("RUN_DIR: \(error)")
         }
         let responder = Responder(
             settings: settings, keys: keys, gate: gate, launcher: launcher, models: models, logger: logger)
@@ -124,9 +128,21 @@ struct RespondCommand: ParsableCommand {
         }
     }
 
+    /// What only the operator can mend.
     private func refusal(_ message: String) -> ExitCode {
+        Self.say(message)
+        return Self.configurationError
+    }
+
+    /// What may pass, such as a full disk: supervisors start the responder again, and not in a hot loop.
+    private func failure(_ message: String) -> ExitCode {
+        Self.say(message)
+        sleep(1)
+        return Self.temporaryFailure
+    }
+
+    private static func say(_ message: String) {
         let text = "claude-fcgi: \(message)\n"
         _ = unsafe write(2, text, text.utf8.count)
-        return Self.configurationError
     }
 }
