@@ -36,6 +36,8 @@ struct ClaudeEnvironment: Sendable {
             ("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"),
             // Without it the CLI asks a second time, unstreamed, when a stream breaks off: the caller would wait for all of it.
             ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
+            // With it the model is offered a placeholder among its tools (seen with CLI 2.1.330).
+            ("ENABLE_TOOL_SEARCH", "false"),
         ] where picked[name] == nil {
             picked[name] = value
         }
