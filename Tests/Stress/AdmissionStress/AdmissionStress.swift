@@ -6,7 +6,7 @@
 // (SIGKILL) at random instants, in the middle of critical sections too, since they do little else. The parent looks at the
 // table all the while, and at its end.
 //
-//   steps:       a process dies at every instruction of admit and release (StepDeaths.swift)
+//   steps:       a process dies at every n-th instruction of admit and release (StepDeaths.swift)
 //   calm half:   nobody is killed; a counter shared by all workers proves that never more than the limit run
 //   storm half:  a worker dies every few milliseconds; the table must never show more than the limits, and never hang
 
@@ -150,8 +150,9 @@ func end(_ process: pid_t) {
                 + "\(queueLimit)"
         )
 
-        // Every third instruction in a long run, one in a hundred and one in a short one.
-        try StepDeaths.run(directory: directory, stride: seconds >= 60 ? 3 : 101)
+        // Single steps are slow: every 17th instruction in a long run, one in a hundred and one in a short one.
+        let stride = seconds >= 60 ? 17 : 101
+        try StepDeaths.run(directory: directory, stride: stride, offset: random.below(stride))
 
         func startWorker() -> pid_t { spawn(["work", directory, String(random.below(1 << 30))]) }
 

@@ -1,7 +1,7 @@
 // A process that dies at every instruction of a critical section.
 //
 // The child opens the gate, asks to be traced and stops. The parent lets it run N instructions of one admit and release,
-// and kills it: for N = 1, 1 + stride, … until the child has come through alive. After each death the table must show
+// and kills it: for N = offset, offset + stride, … (another offset each run) until the child has come through alive. After each death the table must show
 // nothing of the child, and a place must be had at once.
 
 import Admission
@@ -40,7 +40,7 @@ enum StepDeaths {
     }
 
     /// Kills children at every `stride`-th instruction.
-    static func run(directory: String, stride: Int) throws {
+    static func run(directory: String, stride: Int, offset: Int) throws {
         let path = directory + "/steps"
         defer { unsafe unlink(path) }
         let gate = try AdmissionGate(
@@ -48,7 +48,7 @@ enum StepDeaths {
         for scenario in Scenario.allCases {
             let blocker: AdmissionPermit? = scenario == .waits ? try admit(gate, "before the deaths") : nil
             let expected = gate.counts
-            var steps = 1
+            var steps = 1 + offset % stride
             var deaths = 0
             while try killed(path, scenario, after: steps) {
                 deaths += 1
