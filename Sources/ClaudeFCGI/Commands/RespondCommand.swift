@@ -51,12 +51,6 @@ struct RespondCommand: ParsableCommand {
             throw failure("RUN_DIR: \(error); the responder needs a directory that it may write, with space in it")
         }
         try checkCLI(models, logger)
-        let listening: ListeningSocket
-        do throws(ListeningSocketError) {
-            listening = if let socket { try .bind(path: socket) } else { try .inherited() }
-        } catch {
-            throw failure("socket: \(error)")
-        }
         let gate: AdmissionGate
         do throws(AdmissionSegmentError) {
             gate = try AdmissionGate(
@@ -77,6 +71,13 @@ struct RespondCommand: ParsableCommand {
         } catch {
             throw failure("RUN_DIR: \(error)")
         }
+        let listening: ListeningSocket
+        do throws(ListeningSocketError) {
+            listening = if let socket { try .bind(path: socket) } else { try .inherited() }
+        } catch {
+            throw failure("socket: \(error)")
+        }
+        defer { listening.unlinkIfBound() }
         let responder = Responder(
             settings: settings, keys: keys, gate: gate, launcher: launcher, models: models, logger: logger)
         let server = try FastCGIServer(
@@ -103,7 +104,6 @@ struct RespondCommand: ParsableCommand {
         Reaper.start(gate)
         SystemdNotification.send("READY=1")
         try server.run()
-        listening.unlinkIfBound()
         logger.info("responder ended", metadata: [LogKey.responderPID: .stringConvertible(getpid())])
     }
 
