@@ -245,6 +245,16 @@ public struct AdmissionPermit: ~Copyable {
         segment.wake(wake)
     }
 
+    /// When the request arrived and when it got its place, as the gate counts: a ticket, and nanoseconds of the
+    /// monotonic clock.
+    ///
+    /// Within a client's key the two have one order.
+    public var turn: (ticket: UInt64, granted: UInt64) {
+        segment.withLock { segment in
+            unsafe (segment.entries[entry].ticket, segment.entries[entry].started)
+        }
+    }
+
     /// Where the operator is shown what the request's thread does.
     public var stage: RequestStageCell { RequestStageCell(segment: segment, entry: entry) }
 

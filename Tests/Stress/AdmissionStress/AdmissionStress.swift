@@ -8,6 +8,7 @@
 //
 //   steps:       a process dies at every n-th instruction of admit and release (StepDeaths.swift)
 //   calm half:   nobody is killed; a counter shared by all workers proves that never more than the limit run
+//   order:       in both halves each client's requests get their places in the order in which they came
 //   storm half:  a worker dies every few milliseconds; the table must never show more than the limits, and never hang
 
 import Admission
@@ -30,11 +31,14 @@ func fail(_ message: String) -> Never {
 @safe struct Ledger: @unchecked Sendable {
     // The page stays mapped for the life of the process, and its words are atomic.
     let words: UnsafeMutablePointer<Atomic<Int>>
+    /// How many turns are kept: three words each, behind the first page.
+    static let turnLimit = 400_000
+    private static let bytes = 4096 + turnLimit * 24
 
     init(path: String) {
         let descriptor = unsafe open(path, O_RDWR | O_CREAT, 0o600)
-        guard descriptor >= 0, ftruncate(descriptor, 4096) == 0,
-            let base = unsafe mmap(nil, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
+        guard descriptor >= 0, ftruncate(descriptor, off_t(Self.bytes)) == 0,
+            let base = unsafe mmap(nil, Self.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0),
             unsafe base != MAP_FAILED
         else { fail("no ledger at \(path)") }
         unsafe words = unsafe base.assumingMemoryBound(to: Atomic<Int>.self)
@@ -48,6 +52,40 @@ func fail(_ message: String) -> Never {
         let now = unsafe words[0].add(1, ordering: .sequentiallyConsistent).newValue
         _ = unsafe words[1].max(now, ordering: .sequentiallyConsistent)
         _ = unsafe words[2].add(1, ordering: .sequentiallyConsistent)
+    }
+
+    /// Keeps whose turn it was; beyond the limit nothing.
+    func note(client: Int, turn: (ticket: UInt64, granted: UInt64)) {
+        let index = unsafe words[3].add(1, ordering: .relaxed).oldValue
+        guard index < Self.turnLimit else { return }
+        let row = 512 + index * 3
+        unsafe words[row].store(client, ordering: .relaxed)
+        unsafe words[row + 1].store(Int(clamping: turn.ticket), ordering: .relaxed)
+        unsafe words[row + 2].store(Int(clamping: turn.granted), ordering: .relaxed)
+    }
+
+    /// Whether each client's requests got their places in the order in which they came.
+    ///
+    /// - Returns: How many turns were compared.
+    func checkOrder(_ phase: String) -> Int {
+        let count = min(unsafe words[3].load(ordering: .relaxed), Self.turnLimit)
+        var turns: [(client: Int, ticket: Int, granted: Int)] = []
+        for index in 0..<count {
+            let row = 512 + index * 3
+            let turn = unsafe (
+                words[row].load(ordering: .relaxed), words[row + 1].load(ordering: .relaxed),
+                words[row + 2].load(ordering: .relaxed)
+            )
+            // A worker that died between its words left a row that is not whole.
+            if turn.1 != 0, turn.2 != 0 { turns.append(turn) }
+        }
+        turns.sort { ($0.client, $0.ticket) < ($1.client, $1.ticket) }
+        for (first, second) in zip(turns, turns.dropFirst()) where first.client == second.client {
+            if second.granted < first.granted {
+                fail("\(phase): request \(second.ticket) got its place before \(first.ticket) of the same client")
+            }
+        }
+        return turns.count
     }
 
     func leave() { _ = unsafe words[0].subtract(1, ordering: .sequentiallyConsistent) }
@@ -72,12 +110,12 @@ func admitForEver(_ gate: AdmissionGate, _ ledger: Ledger, seed: UInt64) {
         let patience = random.below(10) == 0 ? random.below(3) : 2000
         let leaves = random.below(8) == 0
         do throws(AdmissionError) {
+            let client = random.below(3)
             let permit = try gate.admit(
-                .init(client: .init(name: "key-\(random.below(3))")), until: .now + .milliseconds(patience)
-            ) {
-                leaves
-            }
+                .init(client: .init(name: "key-\(client)")), until: .now + .milliseconds(patience)
+            ) { leaves }
             ledger.enter()
+            ledger.note(client: client + 1, turn: permit.turn)
             permit.record(processGroup: 1, startTime: 1, runSeconds: 1, runCount: 1)
             if random.below(4) == 0 { usleep(UInt32(random.below(400))) }
             ledger.leave()
@@ -196,6 +234,8 @@ func end(_ process: pid_t) {
             deaths += 1
         }
         for process in processes { end(process) }
+        let turns = ledger.checkOrder("order")
+        if turns < 1000 { fail("only \(turns) turns were seen, so no order was tested") }
         usleep(150_000)
         gate.reap(isForced: true)
         let counts = gate.counts
@@ -206,7 +246,7 @@ func end(_ process: pid_t) {
         unsafe rmdir(directory)
         print(
             "passed: \(calm) admissions without deaths, \(ledger.admitted - calm) with \(deaths) deaths; no place "
-                + "lost, no hang"
+                + "lost, no hang, \(turns) turns in order"
         )
     }
 }
