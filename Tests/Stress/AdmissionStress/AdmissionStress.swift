@@ -188,8 +188,8 @@ func end(_ process: pid_t) {
                 + "\(queueLimit)"
         )
 
-        // Single steps are slow: every 17th instruction in a long run, one in a hundred and one in a short one.
-        let stride = seconds >= 60 ? 17 : 101
+        // Single steps are slow: every 17th instruction in a long run, every 307th in a short one.
+        let stride = seconds >= 60 ? 17 : 307
         try StepDeaths.run(directory: directory, stride: stride, offset: random.below(stride))
 
         func startWorker() -> pid_t { spawn(["work", directory, String(random.below(1 << 30))]) }
