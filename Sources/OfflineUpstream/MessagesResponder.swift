@@ -28,18 +28,17 @@ final class MessagesResponder: Sendable {
 
     /// Answers one request.
     func respond(to request: borrowing FastCGIRequest) {
-        let unique = String(UInt64.random(in: .min ... .max), radix: 36)
+        var head = ReplyHead(unique: String(UInt64.random(in: .min ... .max), radix: 36))
         do {
-            try serve(request, unique: unique)
+            try serve(request, head)
         } catch let error as UpstreamError {
-            let body = error.body(requestID: Self.requestID(unique))
-            try? send(body, status: "\(error.status) \(error.type)", unique: unique, to: request)
+            head.rateLimit = error.rateLimit
+            let body = error.body(requestID: head.requestID)
+            try? send(body, status: "\(error.status) \(error.type)", head, to: request)
         } catch {}
     }
 
-    private static func requestID(_ unique: String) -> String { "req_offline_\(unique)" }
-
-    private func serve(_ request: borrowing FastCGIRequest, unique: String) throws {
+    private func serve(_ request: borrowing FastCGIRequest, _ head: ReplyHead) throws {
         let uri = request.parameter("REQUEST_URI") ?? request.parameter("DOCUMENT_URI") ?? ""
         let path = uri.prefix { $0 != "?" }
         let countsTokens = path.hasSuffix("/v1/messages/count_tokens")
@@ -60,9 +59,9 @@ final class MessagesResponder: Sendable {
             throw UpstreamError(status: 400, message: "The request body is not valid JSON: \(error.reason)")
         }
         if countsTokens {
-            try send(["input_tokens": .integer(message.inputTokens)], unique: unique, to: request)
+            try send(["input_tokens": .integer(message.inputTokens)], head, to: request)
         } else {
-            try answer(message, request, unique: unique)
+            try answer(message, request, head)
         }
     }
 
@@ -88,27 +87,33 @@ final class MessagesResponder: Sendable {
         }
     }
 
-    private func answer(_ message: UpstreamRequest, _ request: borrowing FastCGIRequest, unique: String) throws {
-        var directives = Directives(prompt: message.prompt)
+    private func answer(_ message: UpstreamRequest, _ request: borrowing FastCGIRequest, _ head: ReplyHead) throws {
+        var directives = Directives(turn: message.turn)
         let session = Self.header("x-claude-code-session-id", of: request) ?? ""
         if let failure = directives.failure, counter.strikes(failure.recurrence, session: session) {
             throw UpstreamError.ordered(failure.status)
         }
+        if let limit = directives.rateLimit, limit.isReached {
+            let reason = "This request would exceed your account's rate limit. Please try again later."
+            throw UpstreamError(status: 429, message: reason, rateLimit: limit)
+        }
         if let fault = directives.fault, !counter.strikes(fault.recurrence, session: session) { directives.fault = nil }
-        let plan = AnswerPlan(message, directives, unique: unique)
+        var head = head
+        head.rateLimit = directives.rateLimit
+        let plan = AnswerPlan(message, directives, unique: head.unique)
         if message.isStreaming {
-            try stream(plan, to: request, unique: unique)
+            try stream(plan, head, to: request)
         } else {
-            try sendWhole(plan, to: request, unique: unique)
+            try sendWhole(plan, head, to: request)
         }
     }
 
-    private func stream(_ plan: AnswerPlan, to request: borrowing FastCGIRequest, unique: String) throws {
-        var stream = AnswerStream(plan, requestID: Self.requestID(unique))
+    private func stream(_ plan: AnswerPlan, _ head: ReplyHead, to request: borrowing FastCGIRequest) throws {
+        var stream = AnswerStream(plan, requestID: head.requestID)
         // nginx breaks the client's connection when a reply ends before its announced length, and only then: without
         // a length it takes even a vanished upstream for the end of the reply (seen with 1.22 and buffering off).
         let length = plan.fault?.kind == .drop ? Int(Int32.max) : nil
-        var out = Self.head(type: "text/event-stream; charset=utf-8", length: length, unique: unique)
+        var out = head.bytes(type: "text/event-stream; charset=utf-8", length: length)
         out.reserveCapacity(2 * FastCGIRequest.maximumWriteBytes)
         // Waits are counted from here and not from the last event, so that the pace is the one that was ordered.
         var due = ContinuousClock.now
@@ -131,37 +136,27 @@ final class MessagesResponder: Sendable {
     /// The answer without a stream.
     ///
     /// A fault strikes here as well, since the CLI asks this way when a stream has failed.
-    private func sendWhole(_ plan: AnswerPlan, to request: borrowing FastCGIRequest, unique: String) throws {
+    private func sendWhole(_ plan: AnswerPlan, _ head: ReplyHead, to request: borrowing FastCGIRequest) throws {
         try wait(until: .now + plan.wholeDelay, request)
         switch plan.fault?.kind {
-        case nil: try send(plan.message, unique: unique, to: request)
+        case nil: try send(plan.message, head, to: request)
         case .error: throw UpstreamError.ordered(529)
         case .stall: try stall(request)
         case .cut, .drop:
             let body = JSONWriter.bytes(plan.message)
             let half = body.prefix(body.count / 2)
             let length = plan.fault?.kind == .drop ? body.count : half.count
-            var out = Self.head(type: "application/json", length: length, unique: unique) + half
+            var out = head.bytes(type: "application/json", length: length) + half
             try flush(&out, to: request)
         }
     }
 
     private func send(
-        _ body: JSONValue, status: String = "200 OK", unique: String, to request: borrowing FastCGIRequest
+        _ body: JSONValue, status: String = "200 OK", _ head: ReplyHead, to request: borrowing FastCGIRequest
     ) throws(PeerLeft) {
         let body = JSONWriter.bytes(body)
-        var out = Self.head(status: status, type: "application/json", length: body.count, unique: unique) + body
+        var out = head.bytes(status: status, type: "application/json", length: body.count) + body
         try flush(&out, to: request)
-    }
-
-    private static func head(status: String = "200 OK", type: String, length: Int?, unique: String) -> [UInt8] {
-        var head = "Status: \(status)\r\nContent-Type: \(type)\r\nCache-Control: no-cache\r\n"
-        head += "request-id: \(requestID(unique))\r\n"
-        if let length { head += "Content-Length: \(length)\r\n" }
-        if status.hasPrefix("405") { head += "Allow: POST\r\n" }
-        // A second, so that a test of the CLI's retries is short.
-        if status.hasPrefix("429") { head += "Retry-After: 1\r\n" }
-        return Array((head + "\r\n").utf8)
     }
 
     private func stall(_ request: borrowing FastCGIRequest) throws(PeerLeft) {

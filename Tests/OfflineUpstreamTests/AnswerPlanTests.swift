@@ -4,26 +4,13 @@ import Testing
 @testable import OfflineUpstream
 
 @Suite struct AnswerPlanTests {
-    static func plan(_ prompt: String) throws -> AnswerPlan {
-        let body: JSONValue = [
-            "model": "m", "max_tokens": 9, "messages": [["role": "user", "content": .string(prompt)]],
-        ]
-        return AnswerPlan(try UpstreamRequest(body, needsMaxTokens: true), Directives(prompt: prompt), unique: "1")
+    /// Thinking is on, so that `[[think=…]]` counts.
+    private static func plan(_ prompt: String) throws -> AnswerPlan {
+        try Support.plan(prompt, ["thinking": ["type": "adaptive"]])
     }
 
-    /// The steps of a whole stream and the text that they wrote.
-    private func run(_ prompt: String) throws -> (steps: [AnswerStream.Step], text: String) {
-        var stream = AnswerStream(try Self.plan(prompt), requestID: "req_1")
-        var out: [UInt8] = []
-        var steps: [AnswerStream.Step] = []
-        while true {
-            let step = stream.next(into: &out)
-            steps.append(step)
-            switch step {
-            case .proceed, .pause: continue
-            case .end, .stall: return (steps, String(decoding: out, as: UTF8.self))
-            }
-        }
+    private static func run(_ prompt: String) throws -> (steps: [AnswerStream.Step], text: String) {
+        Support.stream(try plan(prompt))
     }
 
     private func eventNames(_ text: String) -> [Substring] {
@@ -41,18 +28,22 @@ import Testing
         ("[[tokens=1]][[drop=9]]", "message_start ping start delta"),
         ("[[error_after=1]]", "message_start ping start delta error"),
         ("[[think=hm]][[stall=0]]", "message_start ping start delta delta stop"),
+        ("[[redacted]][[say=hi]]", "message_start ping start stop start delta stop message_delta message_stop"),
+        ("[[cite=a source]]", "message_start ping start delta delta stop message_delta message_stop"),
+        ("[[cite=a]][[cut=1]]", "message_start ping start delta"),
     ]
 
     @Test(arguments: sequences)
     func `the events come in the API's order`(prompt: String, expected: String) throws {
-        let names = eventNames(try run(prompt).text).map { name in
+        let names = eventNames(try Self.run(prompt).text).map { name in
             name.hasPrefix("content_block_") ? name.dropFirst("content_block_".count) : name
         }
         #expect(names.joined(separator: " ") == expected)
     }
 
     @Test func `every event's data is JSON of the event's type`() throws {
-        let text = try run("[[think=a\"b]][[say=x\ny]][[tool=T {\"a\":\"é\"}]][[tool=U]]").text
+        let text = try Self.run("[[think=a\"b]][[redacted]][[say=x\ny]][[cite=c]][[tool=T {\"a\":\"é\"}]][[tool=U]]")
+            .text
         for event in text.split(separator: "\n\n") {
             let lines = event.split(separator: "\n")
             try #require(lines.count == 2)
@@ -62,7 +53,7 @@ import Testing
     }
 
     @Test func `a tool's input comes in two fragments that make up the whole`() throws {
-        let text = try run(#"[[tool=T {"a":"é"}]]"#).text
+        let text = try Self.run(#"[[tool=T {"a":"é"}]]"#).text
         var input = ""
         for line in text.split(separator: "\n") where line.hasPrefix("data: ") {
             let data = try JSONParser.parse(Array(line.dropFirst(6).utf8))
@@ -73,7 +64,7 @@ import Testing
     }
 
     @Test func `pauses stand before the first content and between pieces`() throws {
-        let steps = try run("[[tokens=3]][[first_ms=5]][[delay_ms=2]]").steps
+        let steps = try Self.run("[[tokens=3]][[first_ms=5]][[delay_ms=2]]").steps
         let pauses = steps.filter { if case .pause = $0 { true } else { false } }
         #expect(steps.first == .pause(.milliseconds(5)))
         #expect(pauses == [.pause(.milliseconds(5)), .pause(.milliseconds(2)), .pause(.milliseconds(2))])
@@ -86,7 +77,7 @@ import Testing
 
     @Test(arguments: endings)
     func `a fault ends the steps in its own way`(prompt: String, last: AnswerStream.Step) throws {
-        #expect(try run(prompt).steps.last == last)
+        #expect(try Self.run(prompt).steps.last == last)
     }
 
     private static let texts: [String] = [
@@ -110,6 +101,7 @@ import Testing
         #expect(
             message["usage"] == [
                 "input_tokens": 1, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 5,
+                "output_tokens_details": ["thinking_tokens": 1],
             ])
     }
 

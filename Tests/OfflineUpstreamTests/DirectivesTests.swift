@@ -65,6 +65,50 @@ import Testing
         #expect(Directives(prompt: prompt).fault == expected)
     }
 
+    private static let flags: [(String, Bool, Bool)] = [
+        ("[[ignore_stop]]", true, false), ("[[redacted]]", false, true), ("[[ignore_stop]][[redacted]]", true, true),
+        ("[[ignore_stop=1]]", false, false), ("[[redacted=x]]", false, false), ("[[redacted", false, false),
+    ]
+
+    @Test(arguments: flags)
+    func `a flag has no value`(prompt: String, ignoresStop: Bool, redacts: Bool) {
+        let directives = Directives(prompt: prompt)
+        #expect(directives.ignoresStop == ignoresStop)
+        #expect(directives.redacts == redacts)
+    }
+
+    private static let outputs: [(String, JSONValue?)] = [
+        (#"[[json={"a":[[1]],"b":"]]"}]]"#, ["a": [[1]], "b": "]]"]), ("[[json={}]]", [:]), ("[[json=[1]]]", nil),
+        ("[[json=]]", nil), ("[[json]]", nil), (#"[[json={"a"}]]"#, nil),
+        (#"[[json={"a":1}][[json={"b":2}]]"#, ["b": 2]),
+    ]
+
+    @Test(arguments: outputs)
+    func `a structured output is an object`(prompt: String, expected: JSONValue?) {
+        #expect(Directives(prompt: prompt).output == expected)
+    }
+
+    private static let limits: [(String, String?)] = [
+        ("0", "allowed"), ("0.79", "allowed"), ("0.8", "allowed_warning"), ("0.99", "allowed_warning"),
+        ("1", "rejected"), ("1.5", "rejected"), ("-1", nil), ("11", nil), ("nan", nil), ("much", nil), ("", nil),
+    ]
+
+    @Test(arguments: limits)
+    func `a rate limit warns from four fifths on`(value: String, status: String?) {
+        #expect(Directives(prompt: "[[rate_limit=\(value)]]").rateLimit?.status == status)
+    }
+
+    @Test func `what comes later adds up or is replaced`() {
+        let directives = Directives(
+            prompt: #"[[then=a]][[then=b]][[then_tool=X {"a":"]]"}]][[then_tool=Y]][[json_bad=2]][[cite=c]]"#)
+        #expect(directives.laterText == "b")
+        #expect(directives.laterTools.map(\.name) == ["X", "Y"])
+        #expect(directives.laterTools.first?.input == ["a": "]]"])
+        #expect(directives.badOutputs == 2)
+        #expect(directives.citation == "c")
+        #expect(directives.tools.isEmpty && directives.text == nil)
+    }
+
     @Test func `the others are read too`() {
         let directives = Directives(
             prompt: "[[think=hm]][[stop_reason=max_tokens]][[first_ms=5]][[delay_ms=7]][[usage=1,2,3]]")

@@ -4,11 +4,6 @@ import Testing
 @testable import OfflineUpstream
 
 @Suite struct UpstreamRequestTests {
-    private func request(_ messages: JSONValue, system: JSONValue = nil) throws -> UpstreamRequest {
-        try UpstreamRequest(
-            ["model": "m", "max_tokens": 9, "system": system, "messages": messages], needsMaxTokens: true)
-    }
-
     private static let prompts: [(JSONValue, String)] = [
         ([["role": "user", "content": "hi"]], "hi"),
         (
@@ -23,7 +18,8 @@ import Testing
                 [
                     "role": "user",
                     "content": [
-                        ["type": "text", "text": "<system-reminder>x</system-reminder>"], ["type": "image"],
+                        ["type": "text", "text": "<system-reminder>x</system-reminder>"],
+                        ["type": "image", "source": ["type": "url", "url": "https://example.com/"]],
                         ["type": "text", "text": "a"], ["type": "text", "text": "b"],
                     ],
                 ]
@@ -32,28 +28,41 @@ import Testing
         (
             [
                 ["role": "user", "content": "[[tool=Bash {}]]"],
-                ["role": "user", "content": [["type": "tool_result", "content": "[[tool=Bash {}]]"]]],
+                ["role": "assistant", "content": [["type": "tool_use", "id": "a", "name": "Bash", "input": [:]]]],
+                [
+                    "role": "user",
+                    "content": [["type": "tool_result", "tool_use_id": "a", "content": "[[tool=Bash {}]]"]],
+                ],
             ], ""
         ),
-        ([["role": "assistant", "content": "a"]], ""),
+        ([["role": "user", "content": "hi"], ["role": "assistant", "content": "a"]], "hi"),
     ]
 
     @Test(arguments: prompts)
     func `the prompt is the text of the last user message`(messages: JSONValue, prompt: String) throws {
-        #expect(try request(messages).prompt == prompt)
+        #expect(try UpstreamRequest(Support.body(messages: messages), needsMaxTokens: true).prompt == prompt)
     }
 
-    @Test func `tokens are a quarter of the bytes of all text`() throws {
-        #expect(try request([["role": "user", "content": "12345678"]]).inputTokens == 2)
-        #expect(try request([["role": "user", "content": [["type": "text", "text": "12345678"]]]]).inputTokens == 2)
-        #expect(try request([["role": "user", "content": ""]]).inputTokens == 1)
-        #expect(
-            try request([["role": "user", "content": "1234"]], system: [["type": "text", "text": "1234"]]).inputTokens
-                == 2)
-        let image: JSONValue = [
-            "type": "image", "source": ["type": "base64", "media_type": "image/png", "data": "AAAA"],
-        ]
-        #expect(try request([["role": "user", "content": [image]]]).inputTokens == 1500)
+    private static let image: JSONValue = [
+        "type": "image", "source": ["type": "base64", "media_type": "image/png", "data": "AAAA"],
+    ]
+    private static let tool: JSONValue = [
+        "name": "12345678", "description": "1234", "input_schema": ["type": "object", "title": "1234"],
+    ]
+
+    /// Content, other members of the body, and the count.
+    private static let counts: [(JSONValue, JSONValue, Int)] = [
+        ("12345678", [:], 2), ("1", [:], 1), ([["type": "text", "text": "12345678"]], [:], 2),
+        ("1234", ["system": [["type": "text", "text": "1234"]]], 2), ("1234", ["system": "12345678"], 3),
+        ("1234", ["tools": [tool]], 5), ([image], [:], 1500), ([image, image], ["tools": [tool]], 3004),
+        ([["type": "image", "source": ["type": "url", "url": "https://example.com/"]]], [:], 1500),
+        ([["type": "document", "source": ["type": "text", "media_type": "text/plain", "data": "1234"]]], [:], 3),
+    ]
+
+    @Test(arguments: counts)
+    func `tokens are a quarter of the bytes of all text`(content: JSONValue, members: JSONValue, count: Int) throws {
+        let body = Support.body(messages: [["role": "user", "content": content]], members)
+        #expect(try UpstreamRequest(body, needsMaxTokens: false).inputTokens == count)
     }
 
     @Test(arguments: [

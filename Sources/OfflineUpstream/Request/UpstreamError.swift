@@ -7,6 +7,11 @@ struct UpstreamError: Error, Sendable, Equatable {
     var status: Int
     /// What went wrong.
     var message: String
+    /// The limit that was reached, told in the reply's headers.
+    var rateLimit: RateLimit?
+
+    /// A request that the API refuses.
+    static func invalid(_ message: String) -> UpstreamError { UpstreamError(status: 400, message: message) }
 
     /// The vendor's name for the status.
     ///

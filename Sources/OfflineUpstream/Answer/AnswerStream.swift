@@ -47,8 +47,10 @@ struct AnswerStream: Sendable {
         case .block(let number):
             return block(number, into: &out)
         case .piece(let number, let index):
-            guard case .text(let pieces) = plan.blocks[number] else { preconditionFailure("pieces are text") }
-            return piece(index, of: pieces, block: number, into: &out)
+            guard case .text(let pieces, let citation) = plan.blocks[number] else {
+                preconditionFailure("pieces are text")
+            }
+            return piece(index, of: pieces, citation: citation, block: number, into: &out)
         case .end:
             appendEnd(to: &out)
             return .end
@@ -57,32 +59,38 @@ struct AnswerStream: Sendable {
 
     private mutating func block(_ number: Int, into out: inout [UInt8]) -> Step {
         switch plan.blocks[number] {
-        case .text:
-            if plan.fault?.afterPieces == 0 { return fault(into: &out) }
-            appendBlockStart(number, ["type": "text", "text": ""], to: &out)
+        case .text(_, let citation):
+            if citation == nil, plan.fault?.afterPieces == 0 { return fault(into: &out) }
+            let start: JSONValue =
+                citation == nil ? ["type": "text", "text": ""] : ["type": "text", "text": "", "citations": []]
+            appendBlockStart(number, start, to: &out)
             place = .piece(block: number, index: 0)
             return .proceed
         case .thinking(let text):
             appendBlockStart(number, ["type": "thinking", "thinking": "", "signature": ""], to: &out)
-            appendDelta(number, "thinking_delta", "thinking", text, to: &out)
+            if !text.isEmpty { appendDelta(number, "thinking_delta", "thinking", text, to: &out) }
             appendDelta(number, "signature_delta", "signature", AnswerPlan.signature, to: &out)
-        case .toolUse(let id, let tool):
+        case .redactedThinking:
+            let start: JSONValue = ["type": "redacted_thinking", "data": .string(AnswerPlan.redactedData)]
+            appendBlockStart(number, start, to: &out)
+        case .toolUse(let id, let tool, let isWhole):
             let start: JSONValue = ["type": "tool_use", "id": .string(id), "name": .string(tool.name), "input": [:]]
             appendBlockStart(number, start, to: &out)
             let text = tool.inputText
             let middle = text.unicodeScalars.index(text.startIndex, offsetBy: text.unicodeScalars.count / 2)
             appendDelta(number, "input_json_delta", "partial_json", String(text[..<middle]), to: &out)
-            appendDelta(number, "input_json_delta", "partial_json", String(text[middle...]), to: &out)
+            if isWhole { appendDelta(number, "input_json_delta", "partial_json", String(text[middle...]), to: &out) }
         }
         appendBlockStop(number, to: &out)
         return .proceed
     }
 
     private mutating func piece(
-        _ index: Int, of pieces: TextPieces, block number: Int, into out: inout [UInt8]
+        _ index: Int, of pieces: TextPieces, citation: String?, block number: Int, into out: inout [UInt8]
     ) -> Step {
-        if plan.fault?.afterPieces == index { return fault(into: &out) }
+        if citation == nil, plan.fault?.afterPieces == index { return fault(into: &out) }
         if index == pieces.count {
+            if let citation { appendCitation(number, citation, to: &out) }
             appendBlockStop(number, to: &out)
             return .proceed
         }
@@ -105,16 +113,17 @@ struct AnswerStream: Sendable {
     private func appendStart(to out: inout [UInt8]) {
         let message: JSONValue = [
             "id": .string(plan.id), "type": "message", "role": "assistant", "model": .string(plan.model), "content": [],
-            "stop_reason": nil, "stop_sequence": nil, "usage": plan.usageJSON(outputTokens: 1),
+            "stop_reason": nil, "stop_sequence": nil, "usage": plan.startUsage,
         ]
         append(["type": "message_start", "message": message], "message_start", to: &out)
         append(["type": "ping"], "ping", to: &out)
     }
 
     private func appendEnd(to out: inout [UInt8]) {
-        let delta: JSONValue = ["stop_reason": .string(plan.stopReason), "stop_sequence": nil]
-        let usage = plan.usageJSON(outputTokens: plan.outputTokens)
-        append(["type": "message_delta", "delta": delta, "usage": usage], "message_delta", to: &out)
+        let delta: JSONValue = [
+            "stop_reason": .string(plan.stopReason), "stop_sequence": plan.stopSequenceJSON,
+        ]
+        append(["type": "message_delta", "delta": delta, "usage": plan.finalUsage], "message_delta", to: &out)
         append(["type": "message_stop"], "message_stop", to: &out)
     }
 
@@ -126,6 +135,12 @@ struct AnswerStream: Sendable {
     private mutating func appendBlockStop(_ number: Int, to out: inout [UInt8]) {
         append(["type": "content_block_stop", "index": .integer(number)], "content_block_stop", to: &out)
         place = number + 1 < plan.blocks.count ? .block(number + 1) : .end
+    }
+
+    private func appendCitation(_ number: Int, _ text: String, to out: inout [UInt8]) {
+        let delta: JSONValue = ["type": "citations_delta", "citation": AnswerPlan.citation(text)]
+        let name = "content_block_delta"
+        append(["type": .string(name), "index": .integer(number), "delta": delta], name, to: &out)
     }
 
     /// Appends a delta.

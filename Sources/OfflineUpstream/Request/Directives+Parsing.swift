@@ -1,102 +1,15 @@
-// What the author of a prompt can order: `[[name=value]]`, anywhere in the text of the last user message.
+// Finding directives in a text, in one pass over its bytes.
 //
 // Only known names with a well-formed value are directives; everything else in double brackets, such as a wiki link, is
-// text. Of two directives that set the same thing the last wins, `tool` adds up. A value ends at the first `]]`; the one of
-// `tool` ends with its JSON object, so `]]` may stand inside. docs/offline-upstream.md lists them all.
+// text. Of two directives that set the same thing the last wins, `tool` and `then_tool` add up. A value ends at the first
+// `]]`; one with a JSON object ends after the object, so `]]` may stand inside.
 
 import Dialects
 
-/// The directives found in a prompt.
-struct Directives: Sendable, Equatable {
-    /// Where the answer's text comes from.
-    enum Text: Sendable, Equatable {
-        /// This text: `[[say=TEXT]]`.
-        case say(String)
-        /// The prompt itself, directives included: `[[echo]]`.
-        case echo
-        /// So many pieces `tok0 tok1 …`: `[[tokens=N]]`.
-        case tokens(Int)
-    }
-
-    /// A tool to call: `[[tool=NAME {json}]]`.
-    struct Tool: Sendable, Equatable {
-        /// The tool's name.
-        var name: String
-        /// The input's JSON as it was written.
-        var inputText: String
-        /// The same, parsed.
-        var input: JSONValue
-    }
-
-    /// How often an error or a fault strikes: `*TIMES` after its value.
-    struct Recurrence: Sendable, Equatable {
-        /// How many requests of a session are struck before one is answered; nil for all.
-        var times: Int?
-        /// The directive as it was written, which tells one count from another.
-        var spelling: String
-    }
-
-    /// An HTTP error: `[[error=STATUS]]` or `[[error=STATUS*TIMES]]`.
-    struct Failure: Sendable, Equatable {
-        /// The HTTP status.
-        var status: Int
-        /// How often.
-        var recurrence: Recurrence
-    }
-
-    /// What goes wrong within the answer; each may have `*TIMES` as well.
-    enum FaultKind: String, Sendable {
-        /// `[[error_after=N]]`: an SSE `error` event.
-        case error = "error_after"
-        /// `[[stall=N]]`: silence until the peer leaves.
-        case stall
-        /// `[[cut=N]]`: a proper end of the HTTP reply, without the terminal events.
-        case cut
-        /// `[[drop=N]]`: a connection that breaks before the reply's announced length.
-        case drop
-    }
-
-    /// A fault and its place.
-    struct Fault: Sendable, Equatable {
-        /// What happens.
-        var kind: FaultKind
-        /// After how many pieces of text.
-        var afterPieces: Int
-        /// How often.
-        var recurrence: Recurrence
-    }
-
-    /// Token counts of the input: `[[usage=IN,CACHE_READ,CACHE_CREATION]]`.
-    struct InputUsage: Sendable, Equatable {
-        /// Tokens that no cache held.
-        var input: Int
-        /// Tokens read from the cache.
-        var cacheRead = 0
-        /// Tokens written to the cache.
-        var cacheCreation = 0
-    }
-
-    /// The text that was ordered; nil for none.
-    var text: Text?
-    /// The text of a thinking block: `[[think=TEXT]]`.
-    var thinking: String?
-    /// The tools to call, in order.
-    var tools: [Tool] = []
-    /// The stop reason that was ordered: `[[stop_reason=WORD]]`.
-    var stopReason: String?
-    /// An HTTP error instead of an answer.
-    var failure: Failure?
-    /// A fault within the answer.
-    var fault: Fault?
-    /// The token counts that were ordered.
-    var usage: InputUsage?
-    /// `[[first_ms=N]]`: the wait before the first content.
-    var firstDelay = Duration.zero
-    /// `[[delay_ms=N]]`: the wait between two pieces of text.
-    var pieceDelay = Duration.zero
-
+extension Directives {
     /// Reads the directives of a prompt.
     init(prompt: String) {
+        self.init()
         let text = Array(prompt.utf8)
         var position = 0
         while position + 1 < text.count {
@@ -119,10 +32,13 @@ struct Directives: Sendable, Equatable {
     }
 
     private static let names: Set<String> = [
-        "say", "echo", "tokens", "think", "tool", "stop_reason", "error", "error_after", "stall", "cut", "drop",
-        "usage",
-        "first_ms", "delay_ms",
+        "say", "echo", "tokens", "cite", "think", "redacted", "tool", "json", "json_bad", "then", "then_tool",
+        "stop_reason", "ignore_stop", "error", "error_after", "stall", "cut", "drop", "usage", "rate_limit", "first_ms",
+        "delay_ms",
     ]
+
+    /// Directives whose value is or ends with a JSON object.
+    private static let objectNames: Set<String> = ["tool", "then_tool", "json"]
 
     private static func isNameByte(_ byte: UInt8) -> Bool { byte == UInt8(ascii: "_") || (0x61...0x7A).contains(byte) }
 
@@ -130,7 +46,7 @@ struct Directives: Sendable, Equatable {
     private static func end(of name: String, in text: [UInt8], from nameEnd: Int) -> Int? {
         guard names.contains(name), nameEnd < text.count else { return nil }
         var position = nameEnd
-        if name == "tool" { position = skipObject(in: text, from: nameEnd) ?? nameEnd }
+        if objectNames.contains(name) { position = skipObject(in: text, from: nameEnd) ?? nameEnd }
         while position + 1 < text.count {
             if text[position] == UInt8(ascii: "]"), text[position + 1] == UInt8(ascii: "]") { return position }
             position += 1
@@ -138,7 +54,7 @@ struct Directives: Sendable, Equatable {
         return nil
     }
 
-    /// The place after the JSON object that `tool=NAME ` is followed by; nil if none follows or it does not end.
+    /// The place after the JSON object that a name is followed by; nil if none follows or it does not end.
     private static func skipObject(in text: [UInt8], from start: Int) -> Int? {
         var depth = 0
         var isInString = false
@@ -161,31 +77,57 @@ struct Directives: Sendable, Equatable {
 
     /// Takes one directive in; false when its value makes no sense, so that it is text.
     private mutating func apply(_ name: String, _ value: String?) -> Bool {
-        guard let value else {
-            if name == "echo" { text = .echo }
-            return name == "echo"
-        }
+        guard let value else { return applyFlag(name) }
         let number = Int(value).flatMap { (0...10_000_000).contains($0) ? $0 : nil }
         switch (name, number) {
         case ("say", _): text = .say(value)
         case ("think", _): thinking = value
+        case ("cite", _): citation = value
+        case ("then", _): laterText = value
+        case ("json_bad", let count?): badOutputs = count
         case ("stop_reason", _): stopReason = value
         case ("tokens", let count?): text = .tokens(count)
         case ("first_ms", let count?): firstDelay = .milliseconds(count)
         case ("delay_ms", let count?): pieceDelay = .milliseconds(count)
-        case ("tool", _): return addTool(value)
+        case ("tool", _): return Self.addTool(value, to: &tools)
+        case ("then_tool", _): return Self.addTool(value, to: &laterTools)
+        case ("json", _): return setOutput(value)
+        case ("rate_limit", _): return setRateLimit(value)
         case ("usage", _): return setUsage(value)
         default: return setFailure(name, value)
         }
         return true
     }
 
-    private mutating func addTool(_ value: String) -> Bool {
+    /// Takes in a directive that has no value.
+    private mutating func applyFlag(_ name: String) -> Bool {
+        switch name {
+        case "echo": text = .echo
+        case "redacted": redacts = true
+        case "ignore_stop": ignoresStop = true
+        default: return false
+        }
+        return true
+    }
+
+    private static func addTool(_ value: String, to tools: inout [Tool]) -> Bool {
         let parts = value.split(separator: " ", maxSplits: 1)
         guard let name = parts.first, !name.contains("{") else { return false }
         let inputText = parts.count > 1 ? String(parts[1]) : "{}"
         guard let input = try? JSONParser.parse(Array(inputText.utf8)), input.objectValue != nil else { return false }
         tools.append(Tool(name: String(name), inputText: inputText, input: input))
+        return true
+    }
+
+    private mutating func setOutput(_ value: String) -> Bool {
+        guard let input = try? JSONParser.parse(Array(value.utf8)), input.objectValue != nil else { return false }
+        output = input
+        return true
+    }
+
+    private mutating func setRateLimit(_ value: String) -> Bool {
+        guard let utilization = Double(value), (0...10).contains(utilization) else { return false }
+        rateLimit = RateLimit(utilization: utilization)
         return true
     }
 
