@@ -19,6 +19,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        .package(url: "https://github.com/groue/GRDB.swift.git", from: "7.10.0"),
     ],
     targets: [
         .systemLibrary(name: "CFastCGI", pkgConfig: "fcgi", providers: [.apt(["libfcgi-dev"])]),
@@ -27,10 +28,12 @@ let package = Package(
         .target(name: "Dialects", swiftSettings: settings),
         .target(name: "ProcessControl", dependencies: ["CLinux"], cSettings: gnu, swiftSettings: settings),
         .target(name: "Admission", dependencies: ["CLinux"], cSettings: gnu, swiftSettings: settings),
+        .target(
+            name: "Sessions", dependencies: [.product(name: "GRDB", package: "GRDB.swift")], swiftSettings: settings),
         .executableTarget(
             name: "ClaudeFCGI",
             dependencies: [
-                "Admission", "CLinux", "Dialects", "FastCGI", "ProcessControl",
+                "Admission", "CLinux", "Dialects", "FastCGI", "ProcessControl", "Sessions",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
@@ -61,6 +64,9 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "AdmissionTests", dependencies: ["Admission", "CLinux"], cSettings: gnu, swiftSettings: settings),
+        .testTarget(
+            name: "SessionsTests", dependencies: ["Sessions", .product(name: "GRDB", package: "GRDB.swift")],
+            swiftSettings: settings),
         .testTarget(
             name: "ClaudeFCGITests", dependencies: ["ClaudeFCGI", "Dialects"], cSettings: gnu, swiftSettings: settings),
     ],
