@@ -63,6 +63,8 @@ public struct APIError: Error, Sendable, Equatable {
     public var cause: String?
     /// What the path takes instead, for the `Allow` header.
     public var allowedMethods: String?
+    /// More for a client's program, where its API has such: the `details` of Anthropic's errors.
+    public var details: JSONValue?
     /// Whether the same request may well succeed when it is tried again.
     public var isTransient: Bool
 

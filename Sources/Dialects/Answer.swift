@@ -1,19 +1,24 @@
 /// A run's answer, collected for a reply that is not streamed.
 public struct Answer: Sendable, Equatable {
-    /// The model message's id.
+    /// The model message's id; the first one's where a run has several.
     public private(set) var id = ""
     /// The model that answered.
     public private(set) var model = ""
-    /// The text of the last message.
-    public private(set) var text = ""
+    /// The parts of the answer, over all messages.
+    public private(set) var blocks: [AnswerBlock] = []
     /// Why the last message ended.
     public private(set) var stopReason = StopReason.endTurn
-    /// Tokens of the last message; of the whole run once it is finished and had tools.
+    /// Tokens of all messages; where a run had several, the CLI's own sum once it is there.
     public private(set) var usage = TokenUsage()
     /// The CLI session's id.
     public private(set) var sessionID = ""
     /// The CLI's own report, when the run is finished.
     public private(set) var summary: RunSummary?
+    /// The prompt's tokens, where only they were asked for.
+    public private(set) var countedTokens: Int?
+    /// Tokens and number of parts of the messages that have ended.
+    private var endedUsage = TokenUsage()
+    private var endedBlocks = 0
 
     /// An empty answer.
     public init() {}
@@ -25,18 +30,51 @@ public struct Answer: Sendable, Equatable {
             self.sessionID = sessionID
             self.model = model
         case .messageStarted(let id, let model, let usage):
-            self.id = id
-            text = ""
+            // What is left of a message that broke off is not part of the answer.
+            blocks.removeLast(blocks.count - endedBlocks)
+            if self.id.isEmpty || endedBlocks == 0 { self.id = id }
             if !model.isEmpty { self.model = model }
-            self.usage = usage
-        case .text(let piece): text += piece
+            self.usage = endedUsage + usage
+        case .blockStarted(let kind): blocks.append(AnswerBlock(kind))
+        case .text(let piece), .thinking(let piece), .toolInput(let piece): last { $0.content += piece }
+        case .signature(let piece): last { $0.signature += piece }
+        case .citation(let citation): last { $0.citations.append(citation) }
         case .messageEnded(let stopReason, let usage):
             self.stopReason = stopReason
-            self.usage = usage
+            endedUsage = endedUsage + usage
+            endedBlocks = blocks.count
+            self.usage = endedUsage
         case .finished(let summary):
             self.summary = summary
             sessionID = summary.sessionID
-        case .answered, .failed: break
+        case .counted(let tokens): countedTokens = tokens
+        case .blockEnded, .answered, .rateLimit, .failed: break
+        }
+    }
+
+    private mutating func last(_ change: (inout AnswerBlock) -> Void) {
+        if !blocks.isEmpty { change(&blocks[blocks.count - 1]) }
+    }
+
+    /// All text of the answer.
+    public var text: String {
+        blocks.reduce(into: "") { text, block in
+            if case .text = block.kind { text += block.content }
+        }
+    }
+
+    /// All that the model thought aloud.
+    public var thinking: String {
+        blocks.reduce(into: "") { text, block in
+            if case .thinking = block.kind { text += block.content }
+        }
+    }
+
+    /// The calls of the caller's tools.
+    public var toolCalls: [(id: String, name: String, input: String)] {
+        blocks.compactMap { block in
+            guard case .toolUse(let id, let name) = block.kind else { return nil }
+            return (id, name, block.content.isEmpty ? "{}" : block.content)
         }
     }
 }
@@ -47,11 +85,14 @@ public struct ReplyContext: Sendable {
     public var requestID: String
     /// When the request came, in seconds since 1970.
     public var created: Int
+    /// What tells one version of the CLI from another: OpenAI's `system_fingerprint`.
+    public var fingerprint: String
 
     /// A context.
-    public init(requestID: String, created: Int) {
+    public init(requestID: String, created: Int, fingerprint: String = "fp_claude") {
         self.requestID = requestID
         self.created = created
+        self.fingerprint = fingerprint
     }
 }
 
@@ -59,4 +100,6 @@ public struct ReplyContext: Sendable {
 public protocol StreamEncoder: Sendable {
     /// Appends what the event becomes; nothing for one that this API does not show.
     mutating func encode(_ event: RunEvent, into out: inout [UInt8])
+    /// Appends the event that ends a stream which fails after its first byte.
+    mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8])
 }

@@ -24,11 +24,7 @@ public enum Dialect: String, Sendable, CaseIterable {
                 ]
             ]
         case .anthropic:
-            [
-                "type": "error",
-                "error": ["type": .string(Self.anthropicType(error.kind)), "message": .string(error.message)],
-                "request_id": .string(requestID),
-            ]
+            ["type": "error", "error": Self.anthropicError(error), "request_id": .string(requestID)]
         case .direct:
             if let parameter = error.parameter {
                 [
@@ -78,6 +74,12 @@ public enum Dialect: String, Sendable, CaseIterable {
         case .rateLimit: "rate_limit_exceeded"
         default: kind.rawValue
         }
+    }
+
+    private static func anthropicError(_ error: APIError) -> JSONValue {
+        var body = JSONObject([("type", .string(anthropicType(error.kind))), ("message", .string(error.message))])
+        if let details = error.details { body["details"] = details }
+        return .object(body)
     }
 
     private static func anthropicType(_ kind: APIError.Kind) -> String {

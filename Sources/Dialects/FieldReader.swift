@@ -18,6 +18,9 @@ struct FieldReader {
     /// A member's place in the request.
     func path(_ key: String) -> String { path.isEmpty ? key : "\(path).\(key)" }
 
+    /// The object itself.
+    var json: JSONValue { .object(object) }
+
     /// The names of all members that are not null.
     var names: [String] { object.members.filter { !$0.value.isNull }.map(\.key) }
 
@@ -44,6 +47,13 @@ struct FieldReader {
             : " from \(Self.spelled(range.lowerBound)) "
                 + "to \(Self.spelled(range.upperBound))"
         return try member(key, "a number" + bounds) { $0.doubleValue.flatMap { range.contains($0) ? $0 : nil } }
+    }
+
+    /// One of a few words.
+    func choice(_ key: String, of words: [String]) throws(APIError) -> String? {
+        try member(key, "one of \(words.joined(separator: ", "))") { value in
+            value.stringValue.flatMap { words.contains($0) ? $0 : nil }
+        }
     }
 
     func positiveInteger(_ key: String) throws(APIError) -> Int? {
@@ -107,16 +117,4 @@ struct FieldReader {
 extension String {
     /// Whether nothing but white space is in it: the Messages API refuses such text.
     var isBlank: Bool { unicodeScalars.allSatisfy { $0.properties.isWhitespace } }
-}
-
-extension RunRequest {
-    /// The conversation must end with the caller's turn: the CLI answers, it does not continue an answer.
-    func requireUserTurnLast() throws(APIError) {
-        guard turns.last?.role == .user else {
-            throw .invalid(
-                "messages",
-                "The last message must have the role `user`: the Claude Code CLI can't continue an answer that was "
-                    + "begun for it. End `messages` with a user message.")
-        }
-    }
 }

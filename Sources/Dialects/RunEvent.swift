@@ -2,18 +2,42 @@
 public enum RunEvent: Sendable, Equatable {
     /// The CLI has begun the turn: its session's id and the model it will ask.
     case started(sessionID: String, model: String)
-    /// The model begins a message. A run with tools has several.
+    /// The model begins a message. A run with tools of the CLI has several.
     case messageStarted(id: String, model: String, usage: TokenUsage)
+    /// A part of the message begins.
+    case blockStarted(AnswerBlock.Kind)
     /// A piece of the answer's text.
     case text(String)
+    /// A reference of the text to a document, in the Messages API's form.
+    case citation(JSONValue)
+    /// A piece of what the model thought.
+    case thinking(String)
+    /// What proves to the API that the thinking is the model's own.
+    case signature(String)
+    /// A piece of the JSON that a tool is called with.
+    case toolInput(String)
+    /// The part is whole.
+    case blockEnded
     /// The model's message has ended, and why.
     case messageEnded(stopReason: StopReason, usage: TokenUsage)
     /// The answer is whole: nothing of it follows. What the CLI still reports of the run comes as ``finished(_:)``.
     case answered
+    /// How many tokens the prompt has, when only that was asked.
+    case counted(tokens: Int)
+    /// How full the account's limits are.
+    case rateLimit(RateLimit)
     /// The turn has ended well.
     case finished(RunSummary)
     /// The run failed.
     case failed(APIError)
+
+    /// Whether a client sees something of the answer in it.
+    public var isContent: Bool {
+        switch self {
+        case .blockStarted, .text, .citation, .thinking, .signature, .toolInput, .blockEnded: true
+        default: false
+        }
+    }
 }
 
 /// Why the model stopped, in the Messages API's words.
@@ -22,8 +46,8 @@ public enum StopReason: Sendable, Equatable {
     case endTurn
     /// It reached the limit of tokens.
     case maxTokens
-    /// It met a stop sequence.
-    case stopSequence
+    /// It met a stop sequence: this one, where that is known.
+    case stopSequence(String?)
     /// It calls tools.
     case toolUse
     /// It declined.
@@ -32,12 +56,14 @@ public enum StopReason: Sendable, Equatable {
     case other(String)
 
     /// From the API's spelling.
-    public init(_ text: String) {
+    ///
+    /// - Parameter sequence: The API's `stop_sequence`.
+    public init(_ text: String, sequence: String? = nil) {
         self =
             switch text {
             case "end_turn": .endTurn
             case "max_tokens": .maxTokens
-            case "stop_sequence": .stopSequence
+            case "stop_sequence": .stopSequence(sequence)
             case "tool_use": .toolUse
             case "refusal": .refusal
             default: .other(text)
@@ -55,6 +81,9 @@ public enum StopReason: Sendable, Equatable {
         case .other(let text): text
         }
     }
+
+    /// The Messages API's `stop_sequence`.
+    public var sequence: String? { if case .stopSequence(let sequence) = self { sequence } else { nil } }
 
     /// OpenAI's `finish_reason`.
     public var openAIName: String {
@@ -80,13 +109,22 @@ public struct TokenUsage: Sendable, Equatable {
     public var cacheRead = 0
     /// Input written to the cache.
     public var cacheCreation = 0
+    /// The part of ``cacheCreation`` that is kept for an hour.
+    public var cacheCreationHour = 0
+    /// The part of ``output`` that was thinking.
+    public var thinking = 0
 
     /// Counts.
-    public init(input: Int = 0, output: Int = 0, cacheRead: Int = 0, cacheCreation: Int = 0) {
+    public init(
+        input: Int = 0, output: Int = 0, cacheRead: Int = 0, cacheCreation: Int = 0, cacheCreationHour: Int = 0,
+        thinking: Int = 0
+    ) {
         self.input = input
         self.output = output
         self.cacheRead = cacheRead
         self.cacheCreation = cacheCreation
+        self.cacheCreationHour = cacheCreationHour
+        self.thinking = thinking
     }
 
     /// From a `usage` object of the API or of the CLI's `result`; what it leaves out stays as in `previous`.
@@ -95,7 +133,20 @@ public struct TokenUsage: Sendable, Equatable {
             input: json?["input_tokens"]?.intValue ?? previous.input,
             output: json?["output_tokens"]?.intValue ?? previous.output,
             cacheRead: json?["cache_read_input_tokens"]?.intValue ?? previous.cacheRead,
-            cacheCreation: json?["cache_creation_input_tokens"]?.intValue ?? previous.cacheCreation)
+            cacheCreation: json?["cache_creation_input_tokens"]?.intValue ?? previous.cacheCreation,
+            cacheCreationHour: json?["cache_creation"]?["ephemeral_1h_input_tokens"]?.intValue
+                ?? previous.cacheCreationHour,
+            thinking: json?["output_tokens_details"]?["thinking_tokens"]?.intValue ?? previous.thinking)
+    }
+
+    /// Both together.
+    public static func + (left: TokenUsage, right: TokenUsage) -> TokenUsage {
+        TokenUsage(
+            input: add(left.input, right.input), output: add(left.output, right.output),
+            cacheRead: add(left.cacheRead, right.cacheRead),
+            cacheCreation: add(left.cacheCreation, right.cacheCreation),
+            cacheCreationHour: add(left.cacheCreationHour, right.cacheCreationHour),
+            thinking: add(left.thinking, right.thinking))
     }
 
     /// All tokens of the prompt.
@@ -109,22 +160,6 @@ public struct TokenUsage: Sendable, Equatable {
     private static func add(_ left: Int, _ right: Int) -> Int {
         let (sum, overflow) = left.addingReportingOverflow(right)
         return overflow ? Int.max : sum
-    }
-
-    /// The Messages API's `usage` object.
-    public var anthropicJSON: JSONValue {
-        [
-            "input_tokens": .integer(input), "cache_creation_input_tokens": .integer(cacheCreation),
-            "cache_read_input_tokens": .integer(cacheRead), "output_tokens": .integer(output),
-        ]
-    }
-
-    /// OpenAI's `usage` object.
-    public var openAIJSON: JSONValue {
-        [
-            "prompt_tokens": .integer(prompt), "completion_tokens": .integer(output), "total_tokens": .integer(total),
-            "prompt_tokens_details": ["cached_tokens": .integer(cacheRead)],
-        ]
     }
 }
 

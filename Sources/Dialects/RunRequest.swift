@@ -33,6 +33,32 @@ public struct RunRequest: Sendable, Equatable {
         case agent(AgentProfile)
     }
 
+    /// How the model thinks before it answers.
+    public enum Thinking: Sendable, Equatable {
+        /// As the CLI sees fit.
+        case automatic
+        /// Not at all: what both vendors' APIs do unless asked.
+        case off
+        /// As the Messages API's own `thinking` object says.
+        case native(JSONValue)
+        /// As the CLI sees fit, with a summary for the caller to read.
+        case summarized
+    }
+
+    /// A function of the caller's that the model may call.
+    public struct Tool: Sendable, Equatable {
+        /// Its name.
+        public var name: String
+        /// Everything of it, in the Messages API's form (`name`, `description`, `input_schema`, …).
+        public var definition: JSONObject
+
+        /// A tool.
+        public init(name: String, definition: JSONObject) {
+            self.name = name
+            self.definition = definition
+        }
+    }
+
     /// The model as the caller named it; nil for the default.
     public var model: String?
     /// The caller's system prompts in order.
@@ -43,38 +69,61 @@ public struct RunRequest: Sendable, Equatable {
     public var maxOutputTokens: Int?
     /// Whether the answer is streamed.
     public var isStreaming: Bool
-    /// Whether a stream of OpenAI's ends with a chunk that has the usage.
-    public var includesUsage: Bool
     /// What the CLI process is.
     public var profile: Profile
     /// Parameters that were accepted and change nothing.
     public var ignoredParameters: [String]
+    /// The caller's own tools.
+    public var tools: [Tool] = []
+    /// Which tools the model must or may call, in the Messages API's form; nil for its own choice.
+    public var toolChoice: JSONObject?
+    /// The JSON Schema that the answer must fit.
+    public var outputSchema: JSONValue?
+    /// Where the request has that schema, for an error message.
+    public var outputSchemaParameter: String?
+    /// Where the answer is cut, the words themselves left out.
+    public var stopSequences: [String] = []
+    /// Sampling parameters in the Messages API's form.
+    public var sampling = JSONObject()
+    /// How the model thinks.
+    public var thinking = Thinking.automatic
+    /// How much effort the model makes: `low`, `medium`, `high`, `xhigh` or `max`; nil for the CLI's default.
+    public var effort: String?
+    /// How many answers are wanted, each from a run of its own.
+    public var choiceCount = 1
+    /// What the reply has, and the model need not know.
+    public var reply = ReplyOptions()
+    /// Whether the prompt is only to be counted, and no answer is wanted.
+    public var countsTokens = false
 
     /// A request.
     public init(
         model: String? = nil, system: [String] = [], turns: [Turn], maxOutputTokens: Int? = nil,
-        isStreaming: Bool = false,
-        includesUsage: Bool = false, profile: Profile = .chat, ignoredParameters: [String] = []
+        isStreaming: Bool = false, profile: Profile = .chat, ignoredParameters: [String] = []
     ) {
         self.model = model
         self.system = system
         self.turns = turns
         self.maxOutputTokens = maxOutputTokens
         self.isStreaming = isStreaming
-        self.includesUsage = includesUsage
         self.profile = profile
         self.ignoredParameters = ignoredParameters
     }
+}
 
-    /// Appends content, to the last turn if that has the same role: the API reads neighbours of one role as one turn, and
-    /// the CLI would join them with line ends of its own.
-    mutating func append(_ role: Role, _ blocks: [JSONValue]) {
-        if let last = turns.indices.last, turns[last].role == role {
-            turns[last].blocks += blocks
-        } else {
-            turns.append(Turn(role: role, blocks: blocks))
-        }
-    }
+/// What a reply has beyond the answer.
+public struct ReplyOptions: Sendable, Equatable {
+    /// Whether a stream of OpenAI's ends with a chunk that has the usage.
+    public var includesUsage = false
+    /// Whether OpenAI's chat shows what the model thought.
+    public var showsThinking = false
+    /// Whether tools are called in the form that OpenAI had before `tool_calls`.
+    public var usesLegacyFunctions = false
+    /// Whether a text completion begins with its prompt.
+    public var echoesPrompt = false
+
+    /// The plain reply.
+    public init() {}
 }
 
 /// Claude Code's tools and place for one run of the direct API.

@@ -12,7 +12,8 @@ import Testing
         ("GET", "/v1/models/x%zz", .model(id: "x%zz")), ("GET", "/v1/models/x%2", .model(id: "x%2")),
         ("GET", "/v1/models/a/b", .model(id: "a/b")), ("GET", "/v1/models/%FF", .model(id: "\u{FFFD}")),
         ("POST", "/v1/chat/completions", .chatCompletions), ("POST", "/v1/messages", .messages),
-        ("POST", "/api/run", .run),
+        ("POST", "/api/run", .run), ("POST", "/v1/completions", .completions),
+        ("POST", "/v1/messages/count_tokens", .countTokens), ("GET", "/metrics", .metrics),
     ])
     func `a path leads to its route`(_ method: String, _ path: String, _ route: Route) throws {
         #expect(try Route.of(method: method, path: path) == route)
@@ -20,7 +21,7 @@ import Testing
 
     @Test(arguments: [
         "", "/", "/health/", "/Health", "/v1", "/v1/", "/v1/models/", "/v1/chat", "/v1/chat/completions/",
-        "/v1/completions",
+        "/v1/completions/", "/v1/messages/count_tokens/",
         "/v1/messages/x", "/api", "/api/run/", "/api/sessions", "//health", "/v1//models", "/%68ealth", "/health%00",
         "/../health",
     ])
@@ -36,7 +37,7 @@ import Testing
         ("GET", "/v1/messages"),
         ("HEAD", "/v1/messages"), ("GET", "/v1/chat/completions"), ("PATCH", "/api/run"), ("get", "/health"),
         ("", "/health"),
-        ("OPTIONS", "/api/run"),
+        ("OPTIONS", "/api/run"), ("GET", "/v1/completions"), ("GET", "/v1/messages/count_tokens"),
     ])
     func `another method is refused by name of the right one`(_ method: String, _ path: String) throws {
         let error = try #require(throws: APIError.self) { try Route.of(method: method, path: path) }
@@ -44,13 +45,25 @@ import Testing
         #expect(error.message.contains("takes"))
     }
 
-    @Test(arguments: [Route.health, .models, .model(id: "x"), .chatCompletions, .messages, .run])
-    func `only health is open`(_ route: Route) {
-        #expect(route.isOpen == (route == .health))
+    @Test(arguments: [
+        Route.health, .models, .model(id: "x"), .chatCompletions, .completions, .messages, .countTokens, .run, .metrics,
+    ])
+    func `only health and metrics are open`(_ route: Route) {
+        #expect(route.isOpen == [.health, .metrics].contains(route))
     }
 
     @Test func `a route's name has nothing of the caller's`() {
         #expect(Route.model(id: "secret").name == "/v1/models/ID")
+    }
+
+    @Test(arguments: [
+        (Route.completions, "/v1/completions"), (.countTokens, "/v1/messages/count_tokens"),
+        (.messages, "/v1/messages"),
+        (.chatCompletions, "/v1/chat/completions"), (.run, "/api/run"), (.metrics, "/metrics"), (.health, "/health"),
+    ])
+    func `a route is counted under its own path`(_ route: Route, _ name: String) {
+        #expect(route.name == name)
+        #expect(Route.names.last == "other")
     }
 
     @Test(arguments: [
@@ -64,7 +77,8 @@ import Testing
 
     @Test(arguments: [
         ("POST", "/v1/chat/completions", Dialect.openAI), ("GET", "/v1/models", .openAI),
-        ("POST", "/v1/messages", .anthropic),
+        ("POST", "/v1/messages", .anthropic), ("POST", "/v1/completions", .openAI),
+        ("POST", "/v1/messages/count_tokens", .anthropic),
         ("POST", "/api/run", .direct), ("GET", "/health", .direct),
     ])
     func `a route and its path have one dialect`(_ method: String, _ path: String, _ dialect: Dialect) throws {

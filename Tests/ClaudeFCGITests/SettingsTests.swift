@@ -24,6 +24,8 @@ import Testing
         #expect(settings.claudePath == nil)
         #expect(settings.allowedDirectories == [])
         #expect(settings.defaultModel == nil)
+        #expect(settings.modelAliases.isEmpty)
+        #expect(settings.maxChoices == 8)
     }
 
     /// Reads one setting in words.
@@ -43,6 +45,8 @@ import Testing
         case "QUEUE_TIMEOUT_MS": "\(settings.queueTimeout.milliseconds)"
         case "CLAUDE_PATH": settings.claudePath ?? ""
         case "ALLOWED_DIRECTORIES": settings.allowedDirectories.joined(separator: "|")
+        case "MODEL_ALIASES": settings.modelAliases.map { "\($0.name)>\($0.model)" }.joined(separator: "|")
+        case "MAX_CHOICES": "\(settings.maxChoices)"
         default: settings.defaultModel ?? ""
         }
     }
@@ -57,7 +61,8 @@ import Testing
         ("REQUEST_TIMEOUT_MS", "1000", "1000.0"), ("WORKER_CONCURRENCY", "1000", "1000"), ("MAX_QUEUE_SIZE", "0", "0"),
         ("QUEUE_TIMEOUT_MS", "1", "1.0"), ("CLAUDE_PATH", "/opt/claude", "/opt/claude"),
         ("ALLOWED_DIRECTORIES", "/a:/b c", "/a|/b c"), ("ALLOWED_DIRECTORIES", "/a::/b:", "/a|/b"),
-        ("DEFAULT_MODEL", "opus", "opus"),
+        ("DEFAULT_MODEL", "opus", "opus"), ("MODEL_ALIASES", "gpt-4o=sonnet", "gpt-4o>sonnet"),
+        ("MODEL_ALIASES", " b = x , a=y,", "b>x|a>y"), ("MAX_CHOICES", "1", "1"), ("MAX_CHOICES", "128", "128"),
     ])
     func `a good value is taken`(_ name: String, _ value: String, _ expected: String) throws {
         #expect(try Self.read(name, Self.settings([name: value])) == expected)
@@ -72,6 +77,7 @@ import Testing
             ("LOG_FORMAT", ["JSON", "xml"]), ("REQUEST_TIMEOUT_MS", ["999", "0", "3600001", "5s"]),
             ("WORKER_CONCURRENCY", ["0", "1001"]), ("MAX_QUEUE_SIZE", ["-1", "10001"]),
             ("QUEUE_TIMEOUT_MS", ["0", "3600001"]), ("ALLOWED_DIRECTORIES", ["relative", "/a:b", "~"]),
+            ("MODEL_ALIASES", ["a", "=b", "a=", "a=b=c", "a=b,c", "a= "]), ("MAX_CHOICES", ["0", "129", "all"]),
         ] as [(String, [String])])
     func `a bad value stops the start with the variable's name`(_ name: String, _ values: [String]) throws {
         for value in values {
@@ -86,7 +92,7 @@ import Testing
         let names = [
             "PORT", "TLS_PORT", "BIND_ADDRESS", "RUN_DIR", "RESPONDERS", "PROXY_API_KEY", "LOG_LEVEL", "LOG_FORMAT",
             "REQUEST_TIMEOUT_MS", "WORKER_CONCURRENCY", "MAX_QUEUE_SIZE", "QUEUE_TIMEOUT_MS", "CLAUDE_PATH",
-            "ALLOWED_DIRECTORIES", "DEFAULT_MODEL",
+            "ALLOWED_DIRECTORIES", "DEFAULT_MODEL", "MODEL_ALIASES", "MAX_CHOICES",
         ]
         let empty = try Self.settings(Dictionary(uniqueKeysWithValues: names.map { ($0, "") }))
         let none = try Self.settings()

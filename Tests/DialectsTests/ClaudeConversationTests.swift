@@ -11,6 +11,9 @@ import Testing
         #"{"type":"result","subtype":"success","is_error":false,"num_turns":0,"result":""}"#
     private static let messageStart =
         #"{"type":"stream_event","event":{"type":"message_start","message":{"id":"msg_1","model":"m","usage":{"input_tokens":3}}},"parent_tool_use_id":null}"#
+    private static let textStart =
+        #"{"type":"stream_event","event":{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}}"#
+    private static let textStop = #"{"type":"stream_event","event":{"type":"content_block_stop","index":0}}"#
     private static let messageDelta =
         #"{"type":"stream_event","event":{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}}"#
     private static let messageStop = #"{"type":"stream_event","event":{"type":"message_stop"}}"#
@@ -183,10 +186,13 @@ import Testing
         #expect(!talk.hasEnded)
     }
 
-    @Test(arguments: 0...5)
+    @Test(arguments: 0...6)
     func `a CLI that ends before its answer is whole is a failure`(_ count: Int) {
         var talk = Talk()
-        let lines = [Self.initialized, Self.messageStart, Self.delta("a"), Self.messageDelta, #"{"type":"system"}"#]
+        let lines = [
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("a"), Self.messageDelta,
+            #"{"type":"system"}"#,
+        ]
         for line in lines.prefix(count) { talk.say(line) }
         talk.take(talk.conversation.outputEnded(cause: "exit 1"))
         #expect(talk.failure?.kind == .cli)
@@ -197,7 +203,8 @@ import Testing
 
     @Test func `a CLI that ends between answer and report has answered`() {
         var talk = Talk()
-        talk.say(Self.initialized, Self.messageStart, Self.delta("a"), Self.messageDelta, Self.messageStop)
+        talk.say(
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("a"), Self.messageDelta, Self.messageStop)
         talk.take(talk.conversation.outputEnded(cause: "exit 1"))
         #expect(talk.failure == nil)
         #expect(talk.events.last == .answered)
@@ -220,7 +227,7 @@ import Testing
         talk.say(Self.initialized, #"{"type":"control_request","request_id":"r-7","request":{"subtype":\#(subtype)}}"#)
         #expect(
             talk.written.last
-                == #"{"type":"control_response","response":{"subtype":"error","request_id":"r-7","error":"not supported by this host"}}"#
+                == #"{"type":"control_response","response":{"subtype":"error","error":"not supported by this host","request_id":"r-7"}}"#
         )
         #expect(talk.events == [])
     }
@@ -239,7 +246,7 @@ import Testing
         #expect(second.failure?.message.contains("because") == false)
     }
 
-    @Test(arguments: [("2.1.247", true), ("1.0.0", true), ("2.1.248", false), ("3.0.0", false)])
+    @Test(arguments: [("2.1.250", true), ("1.0.0", true), ("2.1.251", false), ("3.0.0", false)])
     func `a CLI that is too old is refused before a caller's text reaches it`(_ version: String, _ isRefused: Bool) {
         var talk = Talk()
         talk.say(
@@ -250,7 +257,7 @@ import Testing
         #expect(talk.written.count == (isRefused ? 1 : 2))
         if isRefused {
             #expect(talk.failure?.message.contains(version) == true)
-            #expect(talk.failure?.message.contains("2.1.248") == true)
+            #expect(talk.failure?.message.contains("2.1.251") == true)
         }
     }
 
@@ -260,13 +267,15 @@ import Testing
         var talk = Talk()
         talk.say(
             Self.initialized, #"{"type":"system","subtype":"init","session_id":"s","model":"m"}"#, Self.messageStart,
-            Self.delta("a"), Self.delta("b"), Self.messageDelta, Self.messageStop)
+            Self.textStart,
+            Self.delta("a"), Self.delta("b"), Self.textStop, Self.messageDelta, Self.messageStop)
         let usage = TokenUsage(input: 3, output: 2)
         #expect(
             talk.events == [
                 .started(sessionID: "s", model: "m"),
                 .messageStarted(id: "msg_1", model: "m", usage: TokenUsage(input: 3)),
-                .text("a"), .text("b"), .messageEnded(stopReason: .endTurn, usage: usage), .answered,
+                .blockStarted(.text), .text("a"), .text("b"), .blockEnded,
+                .messageEnded(stopReason: .endTurn, usage: usage), .answered,
             ])
         #expect(!talk.hasEnded)
         talk.say(
@@ -281,7 +290,8 @@ import Testing
     @Test func `a subagent's words are not the answer`() {
         var talk = Talk(Self.request(Self.agent))
         talk.say(
-            Self.initialized, Self.configured, Self.messageStart, Self.delta("sub", parent: #""toolu_1""#),
+            Self.initialized, Self.configured, Self.messageStart, Self.textStart,
+            Self.delta("sub", parent: #""toolu_1""#),
             Self.delta("own"))
         #expect(talk.texts == ["own"])
     }
@@ -294,7 +304,7 @@ import Testing
 
     @Test func `a message that begins anew after text is a failure where the text has been sent`() {
         var talk = Talk(Self.chat(isStreaming: true))
-        talk.say(Self.initialized, Self.messageStart, Self.delta("a"), Self.messageStart)
+        talk.say(Self.initialized, Self.messageStart, Self.textStart, Self.delta("a"), Self.messageStart)
         #expect(talk.failure?.kind == .upstream)
         #expect(talk.hasEnded)
     }
@@ -302,8 +312,9 @@ import Testing
     @Test func `a whole reply takes the message that was begun anew and nothing of the broken one`() {
         var talk = Talk(Self.chat(isStreaming: false))
         talk.say(
-            Self.initialized, Self.messageStart, Self.delta("broken"), Self.messageStart, Self.delta("whole"),
-            Self.messageDelta, Self.messageStop)
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("broken"), Self.messageStart,
+            Self.textStart,
+            Self.delta("whole"), Self.messageDelta, Self.messageStop)
         var answer = Answer()
         for event in talk.events { answer.append(event) }
         #expect(talk.events.last == .answered)
@@ -313,8 +324,8 @@ import Testing
     @Test func `a message that begins anew before any text is none`() {
         var talk = Talk()
         talk.say(
-            Self.initialized, Self.messageStart, Self.messageStart, Self.delta("a"), Self.messageDelta, Self.messageStop
-        )
+            Self.initialized, Self.messageStart, Self.messageStart, Self.textStart, Self.delta("a"), Self.messageDelta,
+            Self.messageStop)
         #expect(talk.failure == nil)
         #expect(talk.events.last == .answered)
     }
@@ -322,7 +333,10 @@ import Testing
     @Test func `an agent's run has several messages and is answered at its report`() {
         var talk = Talk(Self.request(Self.agent))
         talk.say(Self.initialized, Self.configured)
-        for text in ["a", "b"] { talk.say(Self.messageStart, Self.delta(text), Self.messageDelta, Self.messageStop) }
+        for text in ["a", "b"] {
+            talk.say(
+                Self.messageStart, Self.textStart, Self.delta(text), Self.textStop, Self.messageDelta, Self.messageStop)
+        }
         #expect(talk.texts == ["a", "b"])
         #expect(!talk.events.contains(.answered))
         talk.say(#"{"type":"result","subtype":"success","is_error":false,"result":"b","num_turns":2}"#)
@@ -334,19 +348,19 @@ import Testing
     func `an answer that the CLI would go on with ends at its first message`(_ reason: String) {
         var talk = Talk()
         talk.say(
-            Self.initialized, Self.messageStart, Self.delta("a"),
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("a"),
             #"{"type":"stream_event","event":{"type":"message_delta","delta":{"stop_reason":"\#(reason)"},"usage":{}}}"#,
             Self.messageStop)
         #expect(talk.events.suffix(2).last == .answered)
         #expect(talk.hasEnded)
-        talk.say(Self.messageStart, Self.delta("more"))
+        talk.say(Self.messageStart, Self.textStart, Self.delta("more"))
         #expect(talk.texts == ["a"])
     }
 
     @Test func `a message_stop without a reason is the CLI's own end of a broken stream`() {
         var talk = Talk()
         talk.say(
-            Self.initialized, Self.messageStart, Self.delta("a"),
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("a"),
             #"{"type":"stream_event","event":{"type":"message_stop"},"abandoned_blocks":{"from_block_index":0}}"#)
         #expect(!talk.events.contains(.answered))
         talk.say(
@@ -363,8 +377,9 @@ import Testing
         )
         let usage = TokenUsage(input: 1, output: 2)
         #expect(
-            talk.events.prefix(4) == [
-                .messageStarted(id: "msg_1234", model: "", usage: usage), .text("Whole."),
+            talk.events.prefix(6) == [
+                .messageStarted(id: "msg_1234", model: "", usage: usage), .blockStarted(.text), .text("Whole."),
+                .blockEnded,
                 .messageEnded(stopReason: .endTurn, usage: usage), .answered,
             ])
         #expect(talk.hasEnded)
@@ -373,13 +388,13 @@ import Testing
     @Test func `a report continues the text that was streamed, or fails`() {
         var talk = Talk(Self.chat(isStreaming: true))
         talk.say(
-            Self.initialized, Self.messageStart, Self.delta("ab"),
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("ab"),
             #"{"type":"result","subtype":"success","is_error":false,"result":"abc"}"#)
         #expect(talk.texts == ["ab", "c"])
         #expect(talk.events.contains(.answered))
         var other = Talk(Self.chat(isStreaming: true))
         other.say(
-            Self.initialized, Self.messageStart, Self.delta("ab"),
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("ab"),
             #"{"type":"result","subtype":"success","is_error":false,"result":"xyz"}"#)
         #expect(other.failure?.kind == .upstream)
     }
@@ -388,7 +403,7 @@ import Testing
     @Test func `a report continues text that was cut inside a character`() {
         var talk = Talk(Self.chat(isStreaming: true))
         talk.say(
-            Self.initialized, Self.messageStart, Self.delta("e"),
+            Self.initialized, Self.messageStart, Self.textStart, Self.delta("e"),
             "{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"e\u{301}x\"}")
         #expect(talk.failure == nil)
         #expect(Array(talk.texts.joined().unicodeScalars) == Array("e\u{301}x".unicodeScalars))

@@ -12,6 +12,8 @@ struct Replay {
     private let path: String
     private let dialect: Dialect
     private let request: RunRequest
+    /// What a text completion begins with.
+    private var prompt = ""
     private var conversation: ClaudeConversation
     private var lines = LineBuffer(limitBytes: 1 << 20)
     private var stream: (any StreamEncoder)?
@@ -32,8 +34,25 @@ struct Replay {
             dialect = .openAI
             request = try ChatCompletionsRequest.decode(body)
             if request.isStreaming {
-                stream = ChatCompletionsStream(context: Transcript.context, includesUsage: request.includesUsage)
+                stream = ChatCompletionsStream(context: Transcript.context, options: request.reply)
             }
+        case "/v1/completions":
+            dialect = .openAI
+            request = try #require(try CompletionsRequest.decode(body).first)
+        case "/v1/messages/count_tokens":
+            dialect = .anthropic
+            request = try MessagesRequest.decodeCount(body)
+        case "/v1/completions":
+            dialect = .openAI
+            request = try #require(CompletionsRequest.decode(body).first)
+            let text = request.turns.last?.blocks.first?["text"]?.stringValue ?? ""
+            prompt = request.reply.echoesPrompt ? text : ""
+            if request.isStreaming {
+                stream = CompletionsStream(context: Transcript.context, options: request.reply, prompts: [prompt])
+            }
+        case "/v1/messages/count_tokens":
+            dialect = .anthropic
+            request = try MessagesRequest.decodeCount(body)
         case "/v1/messages":
             dialect = .anthropic
             request = try MessagesRequest.decode(body)
@@ -43,7 +62,8 @@ struct Replay {
             request = try DirectRequest.decode(body)
         }
         let catalog = try ModelCatalog.recorded()
-        conversation = ClaudeConversation(request, model: try request.model.map { try catalog.resolve($0) })
+        let model = try request.model.map { try catalog.resolve($0) }
+        conversation = ClaudeConversation(request, model: model, resolvedModel: catalog.fullID(of: model))
         perform(conversation.start())
     }
 
@@ -70,8 +90,8 @@ struct Replay {
         events.append(event)
         if case .failed(let error) = event {
             failure = error
-            if stream != nil, !body.isEmpty {
-                dialect.appendErrorEvent(error, requestID: Transcript.context.requestID, to: &body)
+            if !body.isEmpty {
+                stream?.encode(failure: error, requestID: Transcript.context.requestID, into: &body)
             }
             return
         }
@@ -79,10 +99,15 @@ struct Replay {
         stream?.encode(event, into: &body)
         guard stream == nil else { return }
         // The direct API's result is the CLI's own report, so it waits for that.
-        switch (event, dialect) {
-        case (.answered, .openAI): whole = ChatCompletionsReply.whole(answer, context: Transcript.context)
-        case (.answered, .anthropic): whole = MessagesReply.whole(answer)
-        case (.finished, .direct): whole = DirectReply.whole(answer, id: Transcript.runID, duration: .zero)
+        switch (event, path) {
+        case (.answered, "/v1/chat/completions"):
+            whole = ChatCompletionsReply.whole([answer], options: request.reply, context: Transcript.context)
+        case (.answered, "/v1/completions"):
+            let prompt = request.reply.echoesPrompt ? request.turns.last?.blocks.first?["text"]?.stringValue : nil
+            whole = CompletionsReply.whole([answer], prompts: [prompt ?? ""], context: Transcript.context)
+        case (.answered, "/v1/messages"): whole = MessagesReply.whole(answer)
+        case (.answered, "/v1/messages/count_tokens"): whole = MessagesReply.count(answer)
+        case (.finished, "/api/run"): whole = DirectReply.whole(answer, id: Transcript.runID, duration: .zero)
         default: break
         }
     }

@@ -1,4 +1,4 @@
-import Dialects
+@testable import Dialects
 import Testing
 
 /// What the transcripts don't show of the encoders.
@@ -8,7 +8,7 @@ import Testing
 
     private static func events(_ pieces: [String], _ reason: StopReason = .endTurn) -> [RunEvent] {
         [.started(sessionID: "s", model: "m0"), .messageStarted(id: "msg_1", model: "m", usage: TokenUsage(input: 1))]
-            + pieces.map { .text($0) }
+            + (pieces.isEmpty ? [] : [.blockStarted(.text)] + pieces.map { .text($0) } + [.blockEnded])
             + [.messageEnded(stopReason: reason, usage: TokenUsage(input: 1, output: 2)), .answered]
     }
 
@@ -23,10 +23,21 @@ import Testing
         stream.split(separator: "\n").filter { $0.hasPrefix("data: ") }.map { String($0.dropFirst(6)) }
     }
 
+    private static var withUsage: ReplyOptions {
+        var options = ReplyOptions()
+        options.includesUsage = true
+        return options
+    }
+
+    /// The whole reply of one answer.
+    private static func chat(_ answers: Answer..., options: ReplyOptions = ReplyOptions()) -> JSONValue {
+        ChatCompletionsReply.whole(answers, options: options, context: context)
+    }
+
     private static var encoders: [any StreamEncoder] {
         [
-            ChatCompletionsStream(context: context, includesUsage: false),
-            ChatCompletionsStream(context: context, includesUsage: true), MessagesStream(),
+            ChatCompletionsStream(context: context, options: ReplyOptions()),
+            ChatCompletionsStream(context: context, options: withUsage), MessagesStream(),
         ]
     }
 
@@ -44,8 +55,9 @@ import Testing
         for event in events { answer.append(event) }
         let whole = Self.awkward + "b"
         #expect(
-            ChatCompletionsReply.whole(answer, context: Self.context)["choices"]?.arrayValue?.first?["message"]?[
-                "content"] == .string(whole))
+            ChatCompletionsReply.whole([answer], options: ReplyOptions(), context: Self.context)["choices"]?.arrayValue?
+                .first?["message"]?[
+                    "content"] == .string(whole))
         #expect(MessagesReply.whole(answer)["content"]?.arrayValue?.first?["text"] == .string(whole))
         #expect(DirectReply.whole(answer, id: "i", duration: .zero)["result"] == .string(whole))
         let openAI = try Self.dataLines(Self.stream(Self.encoders[0], events)).dropLast().map { try json($0) }
@@ -57,7 +69,7 @@ import Testing
 
     @Test(arguments: [
         (StopReason.endTurn, "stop", "end_turn"), (.maxTokens, "length", "max_tokens"),
-        (.stopSequence, "stop", "stop_sequence"),
+        (.stopSequence(nil), "stop", "stop_sequence"),
         (.toolUse, "tool_calls", "tool_use"), (.refusal, "content_filter", "refusal"), (.other("x"), "stop", "x"),
     ])
     func `whole and streamed replies end for the same reason`(
@@ -67,7 +79,8 @@ import Testing
         var answer = Answer()
         for event in events { answer.append(event) }
         #expect(
-            ChatCompletionsReply.whole(answer, context: Self.context)["choices"]?.arrayValue?.first?["finish_reason"]
+            ChatCompletionsReply.whole([answer], options: ReplyOptions(), context: Self.context)["choices"]?.arrayValue?
+                .first?["finish_reason"]
                 == .string(openAI))
         #expect(Self.stream(Self.encoders[0], events).contains("\"finish_reason\":\"\(openAI)\""))
         #expect(MessagesReply.whole(answer)["stop_reason"] == .string(anthropic))
@@ -110,7 +123,9 @@ import Testing
     func `a completion's id comes from the message's`(_ message: String, _ expected: String) {
         var answer = Answer()
         answer.append(.messageStarted(id: message, model: "m", usage: TokenUsage()))
-        #expect(ChatCompletionsReply.whole(answer, context: Self.context)["id"] == .string(expected))
+        #expect(
+            ChatCompletionsReply.whole([answer], options: ReplyOptions(), context: Self.context)["id"]
+                == .string(expected))
     }
 
     @Test func `a run's reply has the last message, the session and whole milliseconds`() {

@@ -1,5 +1,6 @@
-import Dialects
 import Testing
+
+@testable import Dialects
 
 @Suite struct StopReasonTests {
     @Test(arguments: [
@@ -11,6 +12,11 @@ import Testing
     func `each API has its own word`(_ word: String, _ anthropic: String, _ openAI: String) {
         #expect(StopReason(word).anthropicName == anthropic)
         #expect(StopReason(word).openAIName == openAI)
+    }
+
+    @Test func `a stop sequence is told where it is known`() {
+        #expect(StopReason("stop_sequence", sequence: "END").sequence == "END")
+        #expect(StopReason("end_turn", sequence: "END").sequence == nil)
     }
 }
 
@@ -42,14 +48,25 @@ import Testing
         #expect(huge.total == .max)
     }
 
-    @Test func `each API has its own object`() {
-        let usage = TokenUsage(input: 1, output: 2, cacheRead: 3, cacheCreation: 4)
+    @Test func `sums take every count`() {
+        let one = TokenUsage(input: 1, output: 2, cacheRead: 3, cacheCreation: 4, cacheCreationHour: 5, thinking: 6)
         #expect(
-            text(usage.anthropicJSON)
+            one + one
+                == TokenUsage(input: 2, output: 4, cacheRead: 6, cacheCreation: 8, cacheCreationHour: 10, thinking: 12))
+    }
+
+    @Test func `each API has its own object`() {
+        let usage = TokenUsage(input: 1, output: 2, cacheRead: 3, cacheCreation: 4, cacheCreationHour: 3, thinking: 1)
+        #expect(
+            text(usage.messagesJSON)
+                == #"{"input_tokens":1,"cache_creation_input_tokens":4,"cache_read_input_tokens":3,"cache_creation":{"ephemeral_5m_input_tokens":1,"ephemeral_1h_input_tokens":3},"output_tokens":2,"service_tier":"standard"}"#
+        )
+        #expect(
+            text(usage.messageDeltaJSON)
                 == #"{"input_tokens":1,"cache_creation_input_tokens":4,"cache_read_input_tokens":3,"output_tokens":2}"#)
         #expect(
-            text(usage.openAIJSON)
-                == #"{"prompt_tokens":8,"completion_tokens":2,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":3}}"#
+            text(usage.completionsJSON)
+                == #"{"prompt_tokens":8,"completion_tokens":2,"total_tokens":10,"prompt_tokens_details":{"cached_tokens":3,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":1,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#
         )
     }
 }

@@ -8,7 +8,8 @@ struct Transcript: Sendable, CustomTestStringConvertible {
     static let requests = names.filter { $0 != "initialize" }.map { Transcript(name: $0) }
 
     /// What takes the place of the time, the request's id and the run's id; `Scripts/record` writes the same.
-    static let context = ReplyContext(requestID: "req-golden", created: 1_700_000_000)
+    static let context = ReplyContext(
+        requestID: "req-golden", created: 1_700_000_000, fingerprint: "fp_claude_2.1.330")
     static let runID = "00000000-0000-4000-8000-00000000aaaa"
 
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()

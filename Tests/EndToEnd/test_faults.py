@@ -58,7 +58,7 @@ def test_a_broken_cli_gives_a_clear_error(fake, dialect, stream, mode, status):
     if mode.startswith("exits"):
         assert "giving up" in line["cli.stderr"] and line["cli.end"].startswith("exit")
     if mode == "old":
-        assert "2.1.100" in message and "2.1.248" in message and "update" in message
+        assert "2.1.100" in message and "2.1.251" in message and "update" in message
     works_again(fake)
 
 
@@ -292,7 +292,7 @@ def test_a_client_that_leaves_the_queue_is_never_run(mark):
 
 def test_a_slow_reader_gets_everything(service):
     """The responder stops reading the CLI while nginx takes no more, and goes on when it does."""
-    body = json.dumps(ANTHROPIC.body("[[tokens=30000]]", stream=True)).encode()
+    body = json.dumps(ANTHROPIC.body("[[tokens=30000]]", stream=True, max_tokens=40000)).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         connection.settimeout(20)

@@ -204,7 +204,7 @@ def test_a_cli_too_old_stops_the_start():
         service.start()
         assert service.process.wait(60) != 0
         text = service.log() + service.output()
-        assert "2.1.100" in text and "2.1.248" in text and "update" in text
+        assert "2.1.100" in text and "2.1.251" in text and "update" in text
         assert not service.processes()
     finally:
         service.kill()
@@ -270,7 +270,7 @@ def test_check_knows_an_old_cli(service, fake):
     fake.mode("old")
     ended = program(service, "check", CLAUDE_PATH=fake.base / "claude")
     text = ended.stdout + ended.stderr
-    assert ended.returncode != 0 and "2.1.100" in text and "2.1.248" in text
+    assert ended.returncode != 0 and "2.1.100" in text and "2.1.251" in text
 
 
 def test_version_and_help(service):

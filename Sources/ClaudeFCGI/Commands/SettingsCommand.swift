@@ -28,6 +28,11 @@ struct SettingsCommand: ParsableCommand {
             ("WORKER_CONCURRENCY", "\(settings.concurrency)"), ("MAX_QUEUE_SIZE", "\(settings.queueLimit)"),
             ("ALLOWED_DIRECTORIES", settings.allowedDirectories.joined(separator: ":")),
             ("DEFAULT_MODEL", settings.defaultModel ?? ""),
+            ("MODEL_ALIASES", settings.modelAliases.map { "\($0.name)=\($0.model)" }.joined(separator: ",")),
+            ("MAX_CHOICES", "\(settings.maxChoices)"),
+            ("SESSION_TTL_MS", "\(Int(settings.sessionTTL.milliseconds))"),
+            ("MAX_SESSIONS_PER_KEY", "\(settings.maxSessionsPerKey)"),
+            ("SESSION_CLEANUP_INTERVAL_MS", "\(Int(settings.sessionCleanupInterval.milliseconds))"),
         ]
         for (name, value) in values {
             print(shell ? "\(name)='\(value.replacing("'", with: "'\\''"))'" : "\(name)=\(value)")

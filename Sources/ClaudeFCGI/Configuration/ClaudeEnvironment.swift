@@ -38,6 +38,8 @@ struct ClaudeEnvironment: Sendable {
             ("CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK", "1"),
             // With it the model is offered a placeholder among its tools (seen with CLI 2.1.330).
             ("ENABLE_TOOL_SEARCH", "false"),
+            // The model sees the caller's tools by their own names.
+            ("CLAUDE_AGENT_SDK_MCP_NO_PREFIX", "1"),
         ] where picked[name] == nil {
             picked[name] = value
         }

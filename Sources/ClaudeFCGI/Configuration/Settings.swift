@@ -41,6 +41,16 @@ struct Settings: Sendable {
     let claudePath: String?
     let allowedDirectories: [String]
     let defaultModel: String?
+    /// Names of models of the operator's own, and what stands behind them.
+    let modelAliases: [(name: String, model: String)]
+    /// The most answers to one request.
+    let maxChoices: Int
+    /// How long a stored conversation is kept from its last use on.
+    let sessionTTL: Duration
+    /// How many stored conversations a key may have.
+    let maxSessionsPerKey: Int
+    /// Between two removals of what has expired.
+    let sessionCleanupInterval: Duration
     /// The whole environment, `.env` behind it: what the CLI's own environment is picked from.
     let environment: [String: String]
 
@@ -112,6 +122,12 @@ struct Settings: Sendable {
         }
         allowedDirectories = roots
         defaultModel = reader.text("DEFAULT_MODEL")
+        modelAliases = try reader.pairs("MODEL_ALIASES")
+        sessionTTL = try reader.milliseconds("SESSION_TTL_MS", default: 3_600_000, in: 60_000...31_536_000_000)
+        maxSessionsPerKey = try reader.integer("MAX_SESSIONS_PER_KEY", default: 1000, in: 1...1_000_000)
+        sessionCleanupInterval = try reader.milliseconds(
+            "SESSION_CLEANUP_INTERVAL_MS", default: 60_000, in: 1000...86_400_000)
+        maxChoices = try reader.integer("MAX_CHOICES", default: 8, in: 1...128)
         self.environment = environment
     }
 }
@@ -139,6 +155,12 @@ private struct SettingsReader {
         .milliseconds(try integer(name, default: fallback, in: least...3_600_000))
     }
 
+    func milliseconds(
+        _ name: String, default fallback: Int, in range: ClosedRange<Int>
+    ) throws(SettingsError) -> Duration {
+        .milliseconds(try integer(name, default: fallback, in: range))
+    }
+
     func choice<Choice: RawRepresentable & CaseIterable>(
         _ name: String, default fallback: Choice
     ) throws(SettingsError) -> Choice where Choice.RawValue == String {
@@ -148,6 +170,21 @@ private struct SettingsReader {
             throw SettingsError(variable: name, problem: "must be one of \(names), not `\(text)`")
         }
         return value
+    }
+
+    /// `name=value,name=value`.
+    func pairs(_ name: String) throws(SettingsError) -> [(name: String, model: String)] {
+        var pairs: [(name: String, model: String)] = []
+        for word in (text(name) ?? "").split(separator: ",") {
+            let parts = word.split(separator: "=", omittingEmptySubsequences: false).map { String($0).trimmed }
+            guard parts.count == 2, parts.allSatisfy({ !$0.isEmpty }) else {
+                throw SettingsError(
+                    variable: name,
+                    problem: "`\(word.prefix(60))` is not name=model; write gpt-4o=sonnet,gpt-4o-mini=haiku")
+            }
+            pairs.append((parts[0], parts[1]))
+        }
+        return pairs
     }
 
     func path(_ name: String, default fallback: String) -> String {

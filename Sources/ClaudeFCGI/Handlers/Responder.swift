@@ -6,12 +6,13 @@ import Logging
 
 /// Answers requests: one call a request, on its thread.
 final class Responder: Sendable {
-    private let settings: Settings
+    let settings: Settings
     private let logger: Logger
     private let keys: KeyRingStore
     private let gate: AdmissionGate
-    private let models: ModelCatalogStore
-    private let pipeline: RunPipeline
+    let models: ModelCatalogStore
+    let pipeline: RunPipeline
+    let responses: StoredResponses
     private let started = ContinuousClock.now
 
     init(
@@ -24,6 +25,7 @@ final class Responder: Sendable {
         self.models = models
         self.keys = keys
         self.gate = gate
+        responses = StoredResponses(settings: settings, logger: logger)
         pipeline = RunPipeline(settings: settings, gate: gate, launcher: launcher, models: models)
     }
 
@@ -93,44 +95,33 @@ final class Responder: Sendable {
             reply.begin(
                 status: 200, header: [("Content-Type", "text/plain; version=0.0.4"), ("Cache-Control", "no-store")])
             reply.append(Array(MetricsPage.text(gate.scoreboard()).utf8))
-        case .models:
-            reply.reply(status: 200, json: ModelsReply.list(try models.catalog()))
-        case .model(let id):
-            let catalog = try models.catalog()
-            guard let model = catalog.models.first(where: { $0.id == id }) else {
-                _ = try catalog.resolve(id)
-                reply.reply(status: 200, json: ModelsReply.entry(.init(id: id, resolvedID: id, displayName: id)))
-                return
-            }
-            reply.reply(status: 200, json: ModelsReply.entry(model))
-        case .chatCompletions:
-            let run = try decode(request, &log, ChatCompletionsRequest.decode)
-            let context = ReplyContext(requestID: log.requestID, created: WallClock.now.seconds)
-            let form: ReplyForm =
-                run.isStreaming
-                ? .stream(ChatCompletionsStream(context: context, includesUsage: run.includesUsage))
-                : .whole { answer, _ in ChatCompletionsReply.whole(answer, context: context) }
-            try pipeline.run(
-                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
-        case .messages:
-            let run = try decode(request, &log, MessagesRequest.decode)
-            let form: ReplyForm =
-                run.isStreaming ? .stream(MessagesStream()) : .whole { answer, _ in MessagesReply.whole(answer) }
-            try pipeline.run(
-                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
+        case .models: try answerModels(request, &reply)
+        case .model(let id): try answerModel(id, request, &reply)
+        case .chatCompletions: try chatCompletions(client, &request, &reply, &log)
+        case .completions: try completions(client, &request, &reply, &log)
+        case .messages: try messages(client, &request, &reply, &log)
+        case .countTokens: try countTokens(client, &request, &reply, &log)
+        case .responses: try createResponse(client, &request, &reply, &log)
+        case .response(let id):
+            try answerResponse(id, request.parameter("REQUEST_METHOD") == "DELETE", client, request, &reply)
+        case .responseCancel(let id): try cancelResponse(id, client, &reply)
+        case .responseInput(let id): try answerResponseInput(id, client, request, &reply)
         case .run:
             let run = try decode(request, &log, DirectRequest.decode)
             let id = UUIDText.random()
-            let form = ReplyForm.whole { answer, duration in DirectReply.whole(answer, id: id, duration: duration) }
+            let form = ReplyForm.whole { answers, duration in
+                DirectReply.whole(answers[0], id: id, duration: duration)
+            }
             try pipeline.run(
-                run, as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
+                [run], as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
         }
     }
 
-    private func decode(
+    /// The request's body as a dialect reads it.
+    func decode<Decoded>(
         _ request: borrowing FastCGIRequest, _ log: inout RequestLog,
-        _ decoder: (JSONValue) throws(APIError) -> RunRequest
-    ) throws(APIError) -> RunRequest {
+        _ decoder: (JSONValue) throws(APIError) -> Decoded
+    ) throws(APIError) -> Decoded {
         let body: [UInt8]
         do throws(RequestBodyError) {
             body = try request.readBody(limitBytes: Settings.bodyLimitBytes)
@@ -138,9 +129,7 @@ final class Responder: Sendable {
             switch error {
             case .tooLarge(let limit):
                 throw APIError(
-                    .requestTooLarge,
-                    "The request's body is over the limit of \(limit >> 20) MiB. Send "
-                        + "less.")
+                    .requestTooLarge, "The request's body is over the limit of \(limit >> 20) MiB. Send less.")
             case .timedOut: throw APIError(.requestTimeout, "The request's body did not arrive in time. Send it again.")
             case .aborted:
                 log.isAbandoned = true
@@ -155,19 +144,39 @@ final class Responder: Sendable {
                 nil,
                 body.isEmpty
                     ? "The request has no body. Send JSON."
-                    : "The request's body is not JSON: "
-                        + "\(error.reason) (byte \(error.offset)).")
+                    : "The request's body is not JSON: \(error.reason) (byte \(error.offset)).")
         }
-        let run = try decoder(json)
-        log.isStream = run.isStreaming
-        log.ignoredParameters = run.ignoredParameters.map { String($0.prefix(40)) }
-        return run
+        return try decoder(json)
+    }
+
+    /// The runs that a request asks for, one a choice of its reply.
+    func choices(_ requests: [RunRequest], _ log: inout RequestLog) throws(APIError) -> [RunRequest] {
+        let choices = requests.flatMap { Array(repeating: $0, count: min($0.choiceCount, settings.maxChoices + 1)) }
+        guard choices.count <= settings.maxChoices else {
+            throw .invalid(
+                "n",
+                "`n`: this service gives at most \(settings.maxChoices) answers to one request (MAX_CHOICES). Send "
+                    + "several requests instead.")
+        }
+        log.isStream = requests.first?.isStreaming ?? false
+        log.ignoredParameters = requests.first?.ignoredParameters.map { String($0.prefix(40)) } ?? []
+        return choices
+    }
+
+    /// What a reply has that is neither the request's nor the run's.
+    func context(_ log: RequestLog) -> ReplyContext {
+        ReplyContext(
+            requestID: log.requestID, created: WallClock.now.seconds,
+            fingerprint: models.catalogWithoutWaiting().fingerprint)
     }
 
     private func refuse(_ error: APIError, _ dialect: Dialect, _ reply: inout ReplyWriter, _ requestID: String) {
         var header: [(name: String, value: String)] = []
         if let seconds = error.retryAfterSeconds { header.append(("Retry-After", String(seconds))) }
-        if let methods = error.allowedMethods { header.append(("Allow", methods == "GET" ? "GET, HEAD" : methods)) }
+        if let methods = error.allowedMethods {
+            header.append(("Allow", methods.hasPrefix("GET") ? methods + ", HEAD" : methods))
+        }
+        if dialect == .anthropic { header.append(("request-id", requestID)) }
         if error.kind == .auth { header.append(("WWW-Authenticate", "Bearer")) }
         // The official SDKs retry what looks passing; these do not pass by asking again.
         if [.cliNotFound, .upstreamAuth].contains(error.kind) { header.append(("X-Should-Retry", "false")) }

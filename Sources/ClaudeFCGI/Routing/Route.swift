@@ -9,11 +9,18 @@ enum Route: Equatable, Sendable {
     case messages
     case run
     case metrics
+    case completions
+    case countTokens
+    case responses
+    case response(id: String)
+    case responseCancel(id: String)
+    case responseInput(id: String)
 
     /// Names by number, as counters and `claude-fcgi status` have them; the last is for what is no route.
     static let names = [
         "/health", "/v1/models", "/v1/models/ID", "/v1/chat/completions", "/v1/messages", "/api/run", "/metrics",
-        "other",
+        "/v1/completions", "/v1/messages/count_tokens", "/v1/responses", "/v1/responses/ID", "/v1/responses/ID/cancel",
+        "/v1/responses/ID/input_items", "other",
     ]
 
     /// The name in logs: few values, no caller's text.
@@ -29,24 +36,32 @@ enum Route: Equatable, Sendable {
         case .messages: 4
         case .run: 5
         case .metrics: 6
+        case .completions: 7
+        case .countTokens: 8
+        case .responses: 9
+        case .response: 10
+        case .responseCancel: 11
+        case .responseInput: 12
         }
     }
 
     var dialect: Dialect {
         switch self {
         case .health, .run, .metrics: .direct
-        case .models, .model, .chatCompletions: .openAI
-        case .messages: .anthropic
+        case .models, .model, .chatCompletions, .completions, .responses, .response, .responseCancel, .responseInput:
+            .openAI
+        case .messages, .countTokens: .anthropic
         }
     }
 
     /// Whether the route is open to requests without a key; nginx lets only this machine have `/metrics`.
     var isOpen: Bool { self == .health || self == .metrics }
 
-    private var method: String {
+    private var methods: [String] {
         switch self {
-        case .health, .models, .model, .metrics: "GET"
-        case .chatCompletions, .messages, .run: "POST"
+        case .health, .models, .model, .metrics, .responseInput: ["GET"]
+        case .response: ["GET", "DELETE"]
+        case .chatCompletions, .messages, .run, .completions, .countTokens, .responses, .responseCancel: ["POST"]
         }
     }
 
@@ -57,14 +72,14 @@ enum Route: Equatable, Sendable {
         guard let route = of(path: path) else {
             throw APIError(
                 .notFound,
-                "There is nothing at this path. Served are /v1/chat/completions, /v1/messages, /v1/models, "
-                    + "/api/run and /health.")
+                "There is nothing at this path. Served are /v1/chat/completions, /v1/completions, /v1/responses, "
+                    + "/v1/messages, /v1/messages/count_tokens, /v1/models, /api/run and /health.")
         }
         // HEAD is GET without a body; nginx drops the body.
-        guard method == route.method || (method == "HEAD" && route.method == "GET") else {
+        guard route.methods.contains(method) || (method == "HEAD" && route.methods.contains("GET")) else {
+            let methods = route.methods.joined(separator: ", ")
             throw APIError(
-                .methodNotAllowed, "\(route.name) takes \(route.method), not this method.", allowedMethods: route.method
-            )
+                .methodNotAllowed, "\(route.name) takes \(methods), not this method.", allowedMethods: methods)
         }
         return route
     }
@@ -75,12 +90,28 @@ enum Route: Equatable, Sendable {
         case "/metrics": return .metrics
         case "/v1/models": return .models
         case "/v1/chat/completions": return .chatCompletions
+        case "/v1/completions": return .completions
         case "/v1/messages": return .messages
+        case "/v1/messages/count_tokens": return .countTokens
         case "/api/run": return .run
+        case "/v1/responses": return .responses
         default:
+            if let route = response(path: path) { return route }
             let prefix = "/v1/models/"
             guard path.hasPrefix(prefix), path.count > prefix.count else { return nil }
             return .model(id: PercentEncoding.decode(path.dropFirst(prefix.count)))
+        }
+    }
+
+    private static func response(path: String) -> Route? {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard path.hasPrefix("/v1/responses/"), parts.count >= 4, !parts[3].isEmpty else { return nil }
+        let id = String(parts[3])
+        switch parts.count {
+        case 4: return .response(id: id)
+        case 5 where parts[4] == "cancel": return .responseCancel(id: id)
+        case 5 where parts[4] == "input_items": return .responseInput(id: id)
+        default: return nil
         }
     }
 

@@ -99,7 +99,8 @@ struct ClaudeLauncher: Sendable {
         let hasTools: Bool
         switch profile {
         case .chat:
-            arguments += ["--tools", ""]
+            // The caller's own tools need no permission: the caller runs them.
+            arguments += ["--tools", "", "--allowedTools", "mcp__\(ClaudeConversation.toolServer)"]
             directory = settings.chatDirectory
             hasTools = false
         case .agent(let agent):

@@ -58,7 +58,7 @@ final class ModelCatalogStore: Sendable {
     /// The catalog if it is known without asking; else what every CLI of this service takes.
     func catalogWithoutWaiting() -> ModelCatalog {
         known.withLock { $0?.catalog }
-            ?? ModelCatalog(initializeResponse: [:])
+            ?? ModelCatalog(initializeResponse: [:]).adding(launcher.settings.modelAliases)
     }
 
     private func current(_ identity: Files.Identity) -> ModelCatalog? {
@@ -66,6 +66,7 @@ final class ModelCatalogStore: Sendable {
     }
 
     private func keep(_ identity: Files.Identity, _ catalog: ModelCatalog) -> ModelCatalog {
+        let catalog = catalog.adding(launcher.settings.modelAliases)
         known.withLock { $0 = Known(identity: identity, catalog: catalog) }
         return catalog
     }

@@ -11,6 +11,12 @@ import Glibc
 import Logging
 import ProcessControl
 
+/// A model in the CLI's words, and its full id where that is known.
+struct ResolvedModel: Sendable {
+    let name: String?
+    let fullID: String?
+}
+
 /// Runs requests on the CLI.
 struct RunPipeline: Sendable {
     /// TERM to KILL when nobody waits for the process any more: it ends within 100 ms of the caller's leaving.
@@ -28,27 +34,37 @@ struct RunPipeline: Sendable {
     let gate: AdmissionGate
     let launcher: ClaudeLauncher
     let models: ModelCatalogStore
+    let rateLimits = RateLimitStore()
 
     /// Runs a request and replies to it.
     ///
+    /// - Parameter runRequests: One a choice of the reply; they run one after the other, each in a place of its own.
     /// - Throws: ``APIError`` while nothing has been sent; later failures are told in the stream.
     func run(
-        _ runRequest: RunRequest, as form: ReplyForm, route: Route, client: AdmissionClient,
-        request: inout FastCGIRequest, reply: inout ReplyWriter, log: inout RequestLog
+        _ runRequests: [RunRequest], as form: ReplyForm, route: Route, client: AdmissionClient,
+        request: inout FastCGIRequest, reply: inout ReplyWriter, log: inout RequestLog, hooks: RunHooks = RunHooks()
     ) throws(APIError) {
+        guard let first = runRequests.first else { return }
+        let catalog = models.catalogWithoutWaiting()
         let model: String? =
-            if let name = runRequest.model ?? settings.defaultModel {
-                try models.catalogWithoutWaiting().resolve(name)
-            } else {
-                nil
-            }
+            if let name = first.model ?? settings.defaultModel { try catalog.resolve(name) } else { nil }
+        let named = ResolvedModel(name: model, fullID: catalog.fullID(of: model))
+        let headers = ReplyHeaders(
+            dialect: route.dialect, requestID: log.requestID, started: log.started, ignored: first.ignoredParameters,
+            rateLimits: rateLimits)
         var sink = RunSink(
-            form: form, dialect: route.dialect, requestID: log.requestID, ignored: runRequest.ignoredParameters,
-            started: log.started, heartbeatAfter: settings.heartbeatAfter, gate: gate)
+            form: form, dialect: route.dialect, requestID: log.requestID, headers: headers,
+            choiceCount: runRequests.count, hooks: hooks, started: log.started, heartbeatAfter: settings.heartbeatAfter,
+            gate: gate)
         let place = AdmissionRequest(client: client, route: UInt32(route.number), model: model ?? "")
         do throws(APIError) {
-            let permit = try admit(place, &request, &reply, &sink, &log)
-            try run(runRequest, model, holding: permit, &sink, &request, &reply, &log)
+            for (index, runRequest) in runRequests.enumerated() {
+                if index > 0 { sink.beginChoice() }
+                let permit = try admit(place, &request, &reply, &sink, &log)
+                if index == 0 { hooks.began() }
+                try run(runRequest, named, holding: permit, &sink, &request, &reply, &log)
+                if sink.error != nil || log.isAbandoned { break }
+            }
         } catch {
             // After a heartbeat the status has been sent: the failure is told in the stream.
             guard reply.hasBegun, !log.isAbandoned else { throw error }
@@ -65,7 +81,7 @@ struct RunPipeline: Sendable {
         do throws(AdmissionError) {
             return try gate.admit(place, until: .now + settings.queueTimeout) {
                 sink.beatIfDue(&reply)
-                return request.isAbandoned || !reply.flush(to: request)
+                return request.isAbandoned || sink.isCancelled || !reply.flush(to: request)
             }
         } catch {
             switch error {
@@ -92,7 +108,8 @@ struct RunPipeline: Sendable {
     ///
     /// The place is held until the last process has ended: what is counted is CLIs.
     private func run(
-        _ runRequest: RunRequest, _ model: String?, holding permit: borrowing AdmissionPermit, _ sink: inout RunSink,
+        _ runRequest: RunRequest, _ model: ResolvedModel, holding permit: borrowing AdmissionPermit,
+        _ sink: inout RunSink,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let started = ContinuousClock.now
@@ -130,7 +147,7 @@ struct RunPipeline: Sendable {
     ///
     /// - Returns: How many attempts upstream it made.
     private func attempt(
-        _ runRequest: RunRequest, _ model: String?, _ permit: borrowing AdmissionPermit,
+        _ runRequest: RunRequest, _ model: ResolvedModel, _ permit: borrowing AdmissionPermit,
         _ deadline: ContinuousClock.Instant, retries: Int, _ sink: inout RunSink, _ request: inout FastCGIRequest,
         _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) -> Int {
@@ -141,16 +158,19 @@ struct RunPipeline: Sendable {
             processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
             runSeconds: process.id.seconds, runCount: process.id.count)
         permit.stage.enter(.running)
-        var conversation = ClaudeConversation(runRequest, model: model)
+        var conversation = ClaudeConversation(runRequest, model: model.name, resolvedModel: model.fullID)
         var pump = RunPump()
         let end = pump.run(
             &conversation, child: &process.child, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
         gate.countRetries(conversation.retryCount)
         permit.stage.enter(.finishing)
+        // At once, before the reply is sent: the CLI would ask the model again within milliseconds. It keeps nothing that
+        // a gentle end would save.
+        if conversation.isCut { process.child.signalGroup(SIGKILL) }
         if end == .timedOut { sink.fail(timeoutError()) }
         log.isAbandoned = end == .abandoned
-        if sink.error == nil { finishReply(&request, &reply, &log) }
-        log.cliEnd = endProcess(&process, end).description
+        if sink.error == nil, sink.isLastChoice { finishReply(&request, &reply, &log) }
+        log.cliEnd = endProcess(&process, end, isCut: conversation.isCut).description
         process.remains.remove(sessionID: sink.sessionID)
         if sink.error != nil, !pump.errorTail.isEmpty {
             log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
@@ -167,7 +187,7 @@ struct RunPipeline: Sendable {
         let end = ContinuousClock.now + delay
         while true {
             sink.beatIfDue(&reply)
-            if !reply.flush(to: request) { return false }
+            if sink.isCancelled || !reply.flush(to: request) { return false }
             let left = min(end, sink.nextBeat ?? end) - .now
             if end <= .now { return true }
             var entry = pollfd(fd: request.descriptor, events: Int16(POLLRDHUP), revents: 0)
@@ -192,8 +212,10 @@ struct RunPipeline: Sendable {
         request.finish()
     }
 
-    private func endProcess(_ process: inout ClaudeProcess, _ end: PumpEnd) -> ExitStatus {
+    /// - Parameter isCut: The answer is whole, and the CLI would go on asking the model.
+    private func endProcess(_ process: inout ClaudeProcess, _ end: PumpEnd, isCut: Bool) -> ExitStatus {
         switch end {
+        case .ended where isCut: process.child.terminate(patience: .zero, grace: .zero)
         case .ended: process.child.terminate(patience: Self.endPatience, grace: Self.timeoutGrace)
         case .abandoned: process.child.terminate(patience: .zero, grace: Self.abandonGrace)
         case .timedOut: process.child.terminate(patience: .zero, grace: Self.timeoutGrace)

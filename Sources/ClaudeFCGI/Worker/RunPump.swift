@@ -29,6 +29,8 @@ protocol PumpDelegate {
     mutating func take(_ event: RunEvent, request: inout FastCGIRequest, reply: inout ReplyWriter)
     /// The time of ``nextBeat`` has come.
     mutating func beat(_ reply: inout ReplyWriter)
+    /// Whether the caller has ended the run by another request.
+    var isCancelled: Bool { get }
 }
 
 /// One run's poll loop.
@@ -86,6 +88,7 @@ struct RunPump: ~Copyable {
             if ready == 0 {
                 if ContinuousClock.now >= deadline { return isAnswered ? .ended : .timedOut }
                 if wake < deadline { delegate.beat(&reply) }
+                if delegate.isCancelled { return .abandoned }
                 continue
             }
             if entries[4].revents & Int16(POLLRDHUP | POLLHUP | POLLERR) != 0 { return .abandoned }

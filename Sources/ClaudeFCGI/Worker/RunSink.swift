@@ -6,22 +6,40 @@ import FastCGI
 enum ReplyForm {
     /// Event by event.
     case stream(any StreamEncoder)
-    /// All at once, from the collected answer and the time it took.
-    case whole((Answer, Duration) -> JSONValue)
+    /// All at once, from the collected answers and the time they took.
+    case whole(([Answer], Duration) -> JSONValue)
+    /// Not at all: the caller has been answered already, and fetches the rest later.
+    case none
+}
+
+/// What a run does beside its reply.
+struct RunHooks {
+    /// The run has a place.
+    var began: () -> Void = {}
+    /// The answer is whole; called before the client learns of it.
+    var keep: ((Answer) -> Void)?
+    /// Whether the caller wants the run ended; asked several times a second where there is nobody to leave.
+    var isCancelled: (() -> Bool)?
 }
 
 /// Turns a run's events into its reply, over all attempts, and keeps a silent stream's connection open.
 struct RunSink: PumpDelegate {
     /// Between two heartbeats.
     private static let heartbeatInterval = Duration.seconds(15)
+    /// Between two looks at whether a run without a client is still wanted.
+    private static let cancelInterval = Duration.milliseconds(200)
 
     private var form: ReplyForm
     private let dialect: Dialect
     private let requestID: String
-    private let ignored: [String]
     private let started: ContinuousClock.Instant
     private let gate: AdmissionGate
-    private var answer = Answer()
+    private let headers: ReplyHeaders
+    private let choiceCount: Int
+    private let hooks: RunHooks
+    private(set) var isCancelled = false
+    /// The answers that are whole; the last is the one that is being made.
+    private var answers = [Answer()]
     private var firstByte: ContinuousClock.Instant?
     private(set) var nextBeat: ContinuousClock.Instant?
     /// Why the attempt failed.
@@ -32,39 +50,51 @@ struct RunSink: PumpDelegate {
     var stage: RequestStageCell?
 
     init(
-        form: ReplyForm, dialect: Dialect, requestID: String, ignored: [String], started: ContinuousClock.Instant,
-        heartbeatAfter: Duration, gate: AdmissionGate
+        form: ReplyForm, dialect: Dialect, requestID: String, headers: ReplyHeaders, choiceCount: Int,
+        hooks: RunHooks, started: ContinuousClock.Instant, heartbeatAfter: Duration, gate: AdmissionGate
     ) {
         self.form = form
         self.dialect = dialect
         self.requestID = requestID
-        self.ignored = ignored
+        self.headers = headers
+        self.choiceCount = choiceCount
+        self.hooks = hooks
         self.started = started
         self.gate = gate
         if case .stream = form { nextBeat = started + heartbeatAfter }
+        if case .none = form { nextBeat = started + Self.cancelInterval }
     }
 
     /// The CLI session's id.
-    var sessionID: String { answer.sessionID }
+    var sessionID: String { answers[answers.count - 1].sessionID }
 
     /// Forgets a failed attempt.
     mutating func beginAttempt() {
         error = nil
-        answer = Answer()
+        answers[answers.count - 1] = Answer()
     }
+
+    /// Turns to the next answer of several.
+    mutating func beginChoice() { answers.append(Answer()) }
+
+    /// Whether the answer that is being made is the last.
+    var isLastChoice: Bool { answers.count == choiceCount }
 
     mutating func take(_ event: RunEvent, request: inout FastCGIRequest, reply: inout ReplyWriter) {
         if case .failed(let failure) = event {
             fail(failure)
             return
         }
-        if firstByte == nil, case .text = event {
+        if case .rateLimit(let limit) = event { headers.rateLimits.note(limit) }
+        if firstByte == nil, event.isContent {
             firstByte = .now
             stage?.enter(.replying)
         }
         switch form {
         case .stream(var encoder):
-            if case .text = event {} else { answer.append(event) }
+            // What a stream has sent need not be kept.
+            if !event.isContent || hooks.keep != nil { answers[answers.count - 1].append(event) }
+            if event == .answered, isLastChoice { hooks.keep?(answers[answers.count - 1]) }
             var out: [UInt8] = []
             encoder.encode(event, into: &out)
             form = .stream(encoder)
@@ -75,14 +105,23 @@ struct RunSink: PumpDelegate {
                 nextBeat = .now + Self.heartbeatInterval
             }
         case .whole(let render):
-            answer.append(event)
-            if isComplete(event), !reply.hasBegun {
-                reply.reply(status: 200, json: render(answer, .now - started), header: ignoredHeader)
+            answers[answers.count - 1].append(event)
+            if event == .answered, isLastChoice { hooks.keep?(answers[answers.count - 1]) }
+            if isComplete(event), isLastChoice, !reply.hasBegun {
+                reply.reply(status: 200, json: render(answers, .now - started), header: headers.all(.now))
                 hasContent = true
             }
+        case .none:
+            answers[answers.count - 1].append(event)
+            if event == .answered, isLastChoice {
+                hooks.keep?(answers[answers.count - 1])
+                hasContent = true
+                nextBeat = nil
+            }
+            return
         }
         // The answer is out: the client need not wait for the CLI's report and end.
-        if event == .answered, hasContent, reply.flush(to: request), !reply.isPending {
+        if event == .answered, isLastChoice, hasContent, reply.flush(to: request), !reply.isPending {
             request.finish()
             nextBeat = nil
         }
@@ -100,6 +139,11 @@ struct RunSink: PumpDelegate {
     }
 
     mutating func beat(_ reply: inout ReplyWriter) {
+        if case .none = form {
+            isCancelled = hooks.isCancelled?() ?? false
+            nextBeat = .now + Self.cancelInterval
+            return
+        }
         beginStream(&reply)
         var out: [UInt8] = []
         dialect.appendHeartbeat(to: &out)
@@ -112,10 +156,11 @@ struct RunSink: PumpDelegate {
     mutating func fail(_ failure: APIError) { error = error ?? failure }
 
     /// Ends a stream that has begun with an error event.
-    func tell(_ failure: APIError, reply: inout ReplyWriter) {
-        guard reply.hasBegun, case .stream = form else { return }
+    mutating func tell(_ failure: APIError, reply: inout ReplyWriter) {
+        guard reply.hasBegun, case .stream(var encoder) = form else { return }
         var out: [UInt8] = []
-        dialect.appendErrorEvent(failure, requestID: requestID, to: &out)
+        encoder.encode(failure: failure, requestID: requestID, into: &out)
+        form = .stream(encoder)
         reply.append(out)
     }
 
@@ -124,21 +169,17 @@ struct RunSink: PumpDelegate {
         reply.begin(
             status: 200,
             header: [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
-                + ignoredHeader)
-    }
-
-    private var ignoredHeader: [(name: String, value: String)] {
-        // Names are the caller's text: only what a header can carry goes into one.
-        let names = ignored.filter { $0.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ",") } }
-        return names.isEmpty ? [] : [("X-Claude-Ignored", names.prefix(50).joined(separator: ", "))]
+                + headers.all(.now))
     }
 
     /// Hands what is known to the log.
     func report(to log: inout RequestLog) {
         log.firstByte = firstByte
-        log.usage = answer.summary?.usage ?? (answer.id.isEmpty ? nil : answer.usage)
-        log.costUSD = answer.summary?.costUSD
-        if !answer.model.isEmpty { log.model = answer.model }
+        let known = answers.filter { !$0.id.isEmpty || $0.summary != nil }
+        log.usage = known.isEmpty ? nil : known.reduce(TokenUsage()) { $0 + ($1.summary?.usage ?? $1.usage) }
+        let costs = answers.compactMap { $0.summary?.costUSD }
+        log.costUSD = costs.isEmpty ? nil : costs.reduce(0, +)
+        if let model = known.last?.model, !model.isEmpty { log.model = model }
         log.error = error
     }
 }

@@ -4,18 +4,49 @@ public enum MessagesReply {
     public static func whole(_ answer: Answer) -> JSONValue {
         [
             "id": .string(answer.id), "type": "message", "role": "assistant", "model": .string(answer.model),
-            "content": answer.text.isEmpty ? [] : [RunRequest.Turn.text(answer.text)],
-            "stop_reason": .string(answer.stopReason.anthropicName), "stop_sequence": nil,
-            "usage": answer.usage.anthropicJSON,
+            "content": .array(answer.blocks.filter { $0.kind != .text || !$0.content.isEmpty }.map(\.json)),
+            "stop_reason": .string(answer.stopReason.anthropicName),
+            "stop_sequence": answer.stopReason.sequence.map { .string($0) } ?? nil, "usage": answer.usage.messagesJSON,
+        ]
+    }
+
+    /// The reply of `POST /v1/messages/count_tokens`.
+    public static func count(_ answer: Answer) -> JSONValue {
+        ["input_tokens": .integer(answer.countedTokens ?? 0)]
+    }
+}
+
+extension TokenUsage {
+    /// The Messages API's `usage` object.
+    var messagesJSON: JSONValue {
+        [
+            "input_tokens": .integer(input), "cache_creation_input_tokens": .integer(cacheCreation),
+            "cache_read_input_tokens": .integer(cacheRead),
+            "cache_creation": [
+                "ephemeral_5m_input_tokens": .integer(cacheCreation - min(cacheCreation, cacheCreationHour)),
+                "ephemeral_1h_input_tokens": .integer(cacheCreationHour),
+            ],
+            "output_tokens": .integer(output), "service_tier": "standard",
+        ]
+    }
+
+    /// The `usage` of a stream's `message_delta`.
+    var messageDeltaJSON: JSONValue {
+        [
+            "input_tokens": .integer(input), "cache_creation_input_tokens": .integer(cacheCreation),
+            "cache_read_input_tokens": .integer(cacheRead), "output_tokens": .integer(output),
         ]
     }
 }
 
-/// Writes the Messages API's own event sequence: message_start, content_block_start, content_block_delta…,
-/// content_block_stop, message_delta, message_stop.
+/// Writes the Messages API's own event sequence: message_start, then for each block content_block_start,
+/// content_block_delta…, content_block_stop, then message_delta, message_stop.
+///
+/// A run of several model messages is shown as one: its blocks follow each other, the last reason to stop counts.
 public struct MessagesStream: StreamEncoder {
-    private var isBlockOpen = false
-    private var isMessageOpen = false
+    private var isStarted = false
+    private var index = 0
+    private var ended: (reason: StopReason, usage: TokenUsage)?
 
     /// A stream's encoder.
     public init() {}
@@ -24,40 +55,63 @@ public struct MessagesStream: StreamEncoder {
     public mutating func encode(_ event: RunEvent, into out: inout [UInt8]) {
         switch event {
         case .messageStarted(let id, let model, let usage):
-            guard !isMessageOpen else { return }
-            isMessageOpen = true
+            guard !isStarted else { return }
+            isStarted = true
             append(
                 "message_start",
                 [
                     "message": [
                         "id": .string(id), "type": "message", "role": "assistant", "model": .string(model),
-                        "content": [],
-                        "stop_reason": nil, "stop_sequence": nil, "usage": usage.anthropicJSON,
+                        "content": [], "stop_reason": nil, "stop_sequence": nil, "usage": usage.messagesJSON,
                     ]
                 ], to: &out)
-        case .text(let piece):
-            if !isBlockOpen {
-                isBlockOpen = true
-                append("content_block_start", ["index": 0, "content_block": RunRequest.Turn.text("")], to: &out)
-            }
-            ServerSentEvents.append(event: "content_block_delta", to: &out)
-            JSONWriter.append(
-                raw: #"data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"#, to: &out)
-            JSONWriter.append(string: piece, to: &out)
-            JSONWriter.append(raw: "}}\n\n", to: &out)
+        case .blockStarted(let kind):
+            append(
+                "content_block_start", ["index": .integer(index), "content_block": AnswerBlock(kind).json], to: &out)
+        case .text(let piece): append(delta: "text_delta", "text", piece, to: &out)
+        case .thinking(let piece): append(delta: "thinking_delta", "thinking", piece, to: &out)
+        case .signature(let piece): append(delta: "signature_delta", "signature", piece, to: &out)
+        case .toolInput(let piece): append(delta: "input_json_delta", "partial_json", piece, to: &out)
+        case .citation(let citation):
+            append(
+                "content_block_delta",
+                ["index": .integer(index), "delta": ["type": "citations_delta", "citation": citation]], to: &out)
+        case .blockEnded:
+            append("content_block_stop", ["index": .integer(index)], to: &out)
+            index += 1
         case .messageEnded(let stopReason, let usage):
-            if isBlockOpen { append("content_block_stop", ["index": 0], to: &out) }
-            isBlockOpen = false
+            ended = (stopReason, (ended?.usage ?? TokenUsage()) + usage)
+        case .answered:
+            let (reason, usage) = ended ?? (.endTurn, TokenUsage())
             append(
                 "message_delta",
                 [
-                    "delta": ["stop_reason": .string(stopReason.anthropicName), "stop_sequence": nil],
-                    "usage": usage.anthropicJSON,
+                    "delta": [
+                        "stop_reason": .string(reason.anthropicName),
+                        "stop_sequence": reason.sequence.map { .string($0) } ?? nil,
+                    ],
+                    "usage": usage.messageDeltaJSON,
                 ], to: &out)
-        case .answered:
             append("message_stop", [:], to: &out)
-        case .started, .finished, .failed: break
+        case .started, .counted, .rateLimit, .finished, .failed: break
         }
+    }
+
+    /// Appends the event that ends a stream which fails.
+    public mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8]) {
+        Dialect.anthropic.appendErrorEvent(error, requestID: requestID, to: &out)
+    }
+
+    /// One delta that is mostly text: written without a tree, because there is one for each token.
+    private func append(delta type: String, _ member: String, _ text: String, to out: inout [UInt8]) {
+        ServerSentEvents.append(event: "content_block_delta", to: &out)
+        JSONWriter.append(raw: #"data: {"type":"content_block_delta","index":\#(index),"delta":{"type":""#, to: &out)
+        JSONWriter.append(raw: type, to: &out)
+        JSONWriter.append(raw: #"",""#, to: &out)
+        JSONWriter.append(raw: member, to: &out)
+        JSONWriter.append(raw: #"":"#, to: &out)
+        JSONWriter.append(string: text, to: &out)
+        JSONWriter.append(raw: "}}\n\n", to: &out)
     }
 
     private func append(_ name: String, _ fields: JSONValue, to out: inout [UInt8]) {

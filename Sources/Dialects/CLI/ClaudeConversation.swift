@@ -20,23 +20,30 @@ public struct ClaudeConversation: Sendable {
         case end
     }
 
+    /// The MCP server by which the caller's tools are offered; the CLI must be started with its tools allowed.
+    public static let toolServer = ToolNames.server
+
     private enum State: Equatable {
-        case opening, configuring, feeding(next: Int), running, ended
+        case opening, configuring, feeding(next: Int), counting, running, ended
     }
+
+    /// What must be answered before the conversation is fed.
+    private enum Step: String { case settings, thinking }
 
     /// Characters of the CLI's own words that go into an error message.
     private static let quotedCharacters = 400
 
     private let request: RunRequest
     private let settings: JSONValue?
+    /// The full id of the model, for the history's messages: the CLI drops the thinking of other models.
+    private let resolvedModel: String?
     private var state = State.opening
-    private var usage = TokenUsage()
-    private var stopReason: StopReason?
-    private var messageID = ""
-    private var model = ""
-    private var hasText = false
-    private var text = ""
+    private var awaited: Set<Step> = []
+    private var tools: ToolServer
+    private var reader: MessageReader
     private var isAnswered = false
+    /// Whether the process must be ended at once, because it would go on asking the model.
+    public private(set) var isCut = false
     /// How often the CLI has asked its upstream again by itself.
     public private(set) var retryCount = 0
 
@@ -45,24 +52,37 @@ public struct ClaudeConversation: Sendable {
     /// - Parameters:
     ///   - request: Its last turn is the caller's; earlier ones are history.
     ///   - model: The model in the CLI's own words; nil leaves the CLI's default.
-    public init(_ request: RunRequest, model: String?) {
+    ///   - resolvedModel: The full id of that model, or of the default; nil if it is unknown.
+    public init(_ request: RunRequest, model: String?, resolvedModel: String? = nil) {
         self.request = request
+        self.resolvedModel = resolvedModel ?? model
+        tools = ToolServer(request.tools)
+        reader = MessageReader(request)
+        settings = Self.settings(for: request, model: model)
+    }
+
+    private static func settings(for request: RunRequest, model: String?) -> JSONValue? {
         var settings = JSONObject()
         if let model { settings["model"] = .string(model) }
-        if let limit = request.maxOutputTokens {
-            settings["env"] = ["CLAUDE_CODE_MAX_OUTPUT_TOKENS": .string(String(limit))]
+        var environment = JSONObject()
+        if let limit = request.maxOutputTokens { environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = .string(String(limit)) }
+        if request.thinking == .off { environment["CLAUDE_CODE_DISABLE_THINKING"] = "1" }
+        let extras = UpstreamBody.extras(for: request)
+        if !extras.members.isEmpty {
+            let text = String(decoding: JSONWriter.bytes(.object(extras)), as: UTF8.self)
+            environment["CLAUDE_CODE_EXTRA_BODY"] = .string(text)
         }
+        if !environment.members.isEmpty { settings["env"] = .object(environment) }
+        if let effort = request.effort { settings["effortLevel"] = .string(effort) }
         if case .agent(let agent) = request.profile, !agent.allowRules.isEmpty {
             settings["permissions"] = ["allow": .array(agent.allowRules.map { .string($0) })]
         }
-        self.settings = settings.members.isEmpty ? nil : .object(settings)
+        return settings.members.isEmpty ? nil : .object(settings)
     }
 
     /// The first lines.
     public mutating func start() -> [Action] {
-        var initialize: JSONObject = JSONObject([
-            .init(key: "subtype", value: "initialize"), .init(key: "hooks", value: nil),
-        ])
+        var initialize = JSONObject([.init(key: "subtype", value: "initialize"), .init(key: "hooks", value: nil)])
         switch request.profile {
         case .chat:
             // An empty prompt keeps Claude Code's own 50 KB out.
@@ -72,9 +92,9 @@ public struct ClaudeConversation: Sendable {
                 initialize["systemPrompt"] = .array(request.system.map { .string($0) })
             }
         }
-        return [
-            .write(Self.line(["type": "control_request", "request_id": "initialize", "request": .object(initialize)]))
-        ]
+        if !request.tools.isEmpty { initialize["sdkMcpServers"] = [.string(ToolNames.server)] }
+        if let schema = request.outputSchema { initialize["jsonSchema"] = OutputSchema.forValidator(schema) }
+        return [.write(Self.control("initialize", initialize))]
     }
 
     /// Takes one line of the CLI's output, without its newline.
@@ -96,9 +116,8 @@ public struct ClaudeConversation: Sendable {
         case "result": return result(line)
         case "control_response": return controlResponse(line)
         case "control_request": return controlRequest(line)
-        case "system" where line["subtype"]?.stringValue == "init" && state == .running:
-            model = line["model"]?.stringValue ?? ""
-            return [.event(.started(sessionID: line["session_id"]?.stringValue ?? "", model: model))]
+        case "system" where line["subtype"]?.stringValue == "init" && state == .running: return begun(line)
+        case "rate_limit_event": return RateLimit(line["rate_limit_info"]).map { [.event(.rateLimit($0))] } ?? []
         case "system" where line["subtype"]?.stringValue == "api_retry":
             retryCount += 1
             return []
@@ -152,57 +171,75 @@ public struct ClaudeConversation: Sendable {
                             + "\(ClaudeVersion.minimum) or newer. Its operator can update it with `claude update`."
                     ))
             }
-            guard let settings else { return feed(from: 0) }
-            state = .configuring
-            return [
-                .write(
-                    Self.line([
-                        "type": "control_request", "request_id": "settings",
-                        "request": ["subtype": "apply_flag_settings", "settings": settings],
-                    ]))
-            ]
-        case ("settings", .configuring):
+            return configure()
+        case (Step.settings.rawValue, .configuring), (Step.thinking.rawValue, .configuring):
             if isError {
                 return fail(APIError(.cli, "The Claude Code CLI refused the request's settings.", cause: words))
             }
-            return feed(from: 0)
+            if let step = response?["request_id"]?.stringValue.flatMap({ Step(rawValue: $0) }) { awaited.remove(step) }
+            return feedIfReady()
+        case ("usage", .counting):
+            guard !isError, let tokens = response?["response"]?["totalTokens"]?.intValue else {
+                return fail(APIError(.upstream, "The tokens could not be counted. Try again.", cause: words))
+            }
+            state = .ended
+            return [.event(.counted(tokens: tokens)), .event(.answered), .end]
         default:
             return []
         }
     }
 
-    /// Nothing is offered that the CLI could ask for; a request left unanswered would hang it.
-    private func controlRequest(_ line: JSONValue) -> [Action] {
-        [
-            .write(
-                Self.line([
-                    "type": "control_response",
-                    "response": [
-                        "subtype": "error", "request_id": line["request_id"] ?? nil,
-                        "error": "not supported by this host",
-                    ],
+    private mutating func configure() -> [Action] {
+        state = .configuring
+        var lines: [UInt8] = []
+        if let settings {
+            lines += Self.control(
+                Step.settings.rawValue, JSONObject([("subtype", "apply_flag_settings"), ("settings", settings)]))
+            awaited.insert(.settings)
+        }
+        if request.thinking == .summarized {
+            lines += Self.control(
+                Step.thinking.rawValue,
+                JSONObject([
+                    ("subtype", "set_max_thinking_tokens"), ("max_thinking_tokens", nil),
+                    ("thinking_display", "summarized"),
                 ]))
-        ]
+            awaited.insert(.thinking)
+        }
+        return (lines.isEmpty ? [] : [.write(lines)]) + feedIfReady()
+    }
+
+    /// The caller's tools must be known before the model can call one.
+    private mutating func feedIfReady() -> [Action] {
+        guard state == .configuring, awaited.isEmpty, request.tools.isEmpty || tools.isListed else { return [] }
+        return feed(from: 0)
+    }
+
+    /// The CLI asks for the caller's tools; nothing else is offered that it could ask for, and a request left unanswered
+    /// would hang it.
+    private mutating func controlRequest(_ line: JSONValue) -> [Action] {
+        var reply: JSONObject
+        if line["request"]?["subtype"]?.stringValue == "mcp_message", !request.tools.isEmpty {
+            guard let answer = tools.answer(line["request"]?["message"]) else { return [] }
+            reply = JSONObject([("subtype", "success"), ("response", answer)])
+        } else {
+            reply = JSONObject([("subtype", "error"), ("error", "not supported by this host")])
+        }
+        reply["request_id"] = line["request_id"] ?? nil
+        return [.write(Self.line(["type": "control_response", "response": .object(reply)]))] + feedIfReady()
     }
 
     private mutating func feed(from first: Int) -> [Action] {
         var lines: [UInt8] = []
         for index in first..<request.turns.count {
             let turn = request.turns[index]
-            let isLast = index == request.turns.count - 1
+            let isLast = index == request.turns.count - 1 && !request.countsTokens
             switch turn.role {
-            case .assistant:
-                lines += Self.line([
-                    "type": "assistant", "message": ["role": "assistant", "content": .array(turn.blocks)],
-                    "parent_tool_use_id": nil, "session_id": "",
-                ])
+            case .assistant: lines += assistantLine(turn)
             case .user:
                 var line = JSONObject([
-                    .init(key: "type", value: "user"),
-                    .init(key: "message", value: ["role": "user", "content": .array(turn.blocks)]),
-                    .init(key: "parent_tool_use_id", value: nil),
-                    .init(key: "session_id", value: ""),
-                    .init(key: "client_composed", value: true),
+                    ("type", "user"), ("message", ["role": "user", "content": .array(turn.blocks)]),
+                    ("parent_tool_use_id", nil), ("session_id", ""), ("client_composed", true),
                 ])
                 if !isLast { line["shouldQuery"] = false }
                 lines += Self.line(.object(line))
@@ -212,52 +249,65 @@ public struct ClaudeConversation: Sendable {
                 }
             }
         }
-        state = .running
+        if request.countsTokens {
+            state = .counting
+            lines += Self.control("usage", JSONObject([("subtype", "get_context_usage")]))
+        } else {
+            state = .running
+        }
         return [.write(lines)]
+    }
+
+    private func assistantLine(_ turn: RunRequest.Turn) -> [UInt8] {
+        let blocks = turn.blocks.map { block -> JSONValue in
+            guard block["type"] == "tool_use", let name = block["name"]?.stringValue, var object = block.objectValue
+            else { return block }
+            object["name"] = .string(ToolNames.toCLI(name))
+            return .object(object)
+        }
+        var message = JSONObject([("role", "assistant"), ("content", .array(blocks))])
+        if let resolvedModel { message["model"] = .string(resolvedModel) }
+        return Self.line([
+            "type": "assistant", "message": .object(message), "parent_tool_use_id": nil, "session_id": "",
+        ])
+    }
+
+    private mutating func begun(_ line: JSONValue) -> [Action] {
+        reader.model = line["model"]?.stringValue ?? ""
+        // The CLI says nothing of a schema that it can't use: it leaves the tool out.
+        if request.outputSchema != nil,
+            line["tools"]?.arrayValue?.contains(.string(ToolNames.structuredOutput)) != true
+        {
+            isCut = true
+            return fail(
+                .invalid(
+                    request.outputSchemaParameter,
+                    "`\(request.outputSchemaParameter ?? "schema")` is no JSON Schema that can be checked: see whether each "
+                        + "`type`, `$ref` and `pattern` in it is right (JSON Schema draft 7)."))
+        }
+        return [.event(.started(sessionID: line["session_id"]?.stringValue ?? "", model: reader.model))]
     }
 
     private mutating func streamEvent(_ line: JSONValue) -> [Action] {
         // A subagent's words are not the answer.
         guard state == .running, !isAnswered, let event = line["event"], line["parent_tool_use_id"]?.isNull ?? true
-        else {
-            return []
-        }
-        switch event["type"]?.stringValue {
-        case "content_block_delta":
-            guard let delta = event["delta"], delta["type"]?.stringValue == "text_delta",
-                let piece = delta["text"]?.stringValue, !piece.isEmpty
-            else { return [] }
-            hasText = true
-            if request.profile == .chat { text += piece }
-            return [.event(.text(piece))]
-        case "message_start":
-            // The CLI asks again after a stream that broke off; what a client has been sent can't be taken back.
-            if request.profile == .chat, request.isStreaming, hasText { return fail(Self.brokenStream) }
-            text = ""
-            hasText = false
-            let message = event["message"]
-            messageID = message?["id"]?.stringValue ?? ""
-            model = message?["model"]?.stringValue ?? ""
-            usage = TokenUsage(message?["usage"])
-            stopReason = nil
-            return [.event(.messageStarted(id: messageID, model: model, usage: usage))]
-        case "message_delta":
-            usage = TokenUsage(event["usage"], previous: usage)
-            if let reason = event["delta"]?["stop_reason"]?.stringValue { stopReason = StopReason(reason) }
-            return []
-        case "message_stop":
-            // The CLI closes the message of a stream that broke off by itself, without a reason to stop.
-            guard let reason = stopReason else { return [] }
-            let ended = Action.event(.messageEnded(stopReason: reason, usage: usage))
-            guard request.profile == .chat else { return [ended] }
+        else { return [] }
+        var events: [RunEvent] = []
+        let verdict = reader.receive(event, into: &events)
+        let actions = events.map { Action.event($0) }
+        switch verdict {
+        case .goesOn: return actions
+        case .answered:
             isAnswered = true
-            if reason == .endTurn, hasText { return [ended, .event(.answered)] }
-            // After a cut, a refusal or an empty answer the CLI asks the model to go on by itself: the caller wants what
-            // the model said, and pays for no more.
+            return actions
+        case .cut:
+            isAnswered = true
+            isCut = true
             state = .ended
-            return [ended, .event(.answered), .end]
-        default:
-            return []
+            return actions + [.end]
+        case .broken:
+            isCut = true
+            return fail(Self.brokenStream)
         }
     }
 
@@ -265,35 +315,38 @@ public struct ClaudeConversation: Sendable {
         if case .feeding(let next) = state { return feed(from: next) }
         guard state == .running else { return [] }
         let result = line["result"]?.stringValue ?? ""
+        let finished = Action.event(.finished(Self.summary(line, result: result)))
         if isAnswered {
             state = .ended
-            return [.event(.finished(Self.summary(line, result: result))), .end]
+            return [finished, .end]
         }
-        if line["is_error"]?.boolValue ?? (line["subtype"]?.stringValue != "success") {
+        let subtype = line["subtype"]?.stringValue
+        if request.outputSchema != nil, subtype == "error_max_structured_output_retries" {
+            return fail(Self.unstructured)
+        }
+        if line["is_error"]?.boolValue ?? (subtype != "success") {
             return fail(ClaudeFailure.error(result: line, model: request.model))
         }
-        var actions: [Action] = []
-        if request.profile == .chat {
+        var events: [RunEvent] = [.answered]
+        let usage = TokenUsage(line["usage"])
+        if request.outputSchema != nil {
+            guard let output = line["structured_output"], !output.isNull else { return fail(Self.unstructured) }
+            events = reader.structuredAnswer(output, usage: usage)
+        } else if request.profile == .chat {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
-            if !request.isStreaming { text = "" }
-            // Bytes, not characters: a piece may have ended inside one.
-            guard result.utf8.starts(with: text.utf8) else { return fail(Self.brokenStream) }
             guard !result.isEmpty else {
                 return fail(
                     APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
             }
-            usage = TokenUsage(line["usage"])
-            if messageID.isEmpty || !request.isStreaming {
-                messageID = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
-                actions.append(.event(.messageStarted(id: messageID, model: model, usage: usage)))
+            let id = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
+            let reason = line["stop_reason"]?.stringValue.map { StopReason($0) }
+            guard let rest = reader.rest(of: result, id: id, stopReason: reason, usage: usage) else {
+                return fail(Self.brokenStream)
             }
-            let rest = String(decoding: result.utf8.dropFirst(text.utf8.count), as: UTF8.self)
-            if !rest.isEmpty { actions.append(.event(.text(rest))) }
-            let reason = line["stop_reason"]?.stringValue.map { StopReason($0) } ?? .endTurn
-            actions.append(.event(.messageEnded(stopReason: reason, usage: usage)))
+            events = rest
         }
         state = .ended
-        return actions + [.event(.answered), .event(.finished(Self.summary(line, result: result))), .end]
+        return events.map { .event($0) } + [finished, .end]
     }
 
     private mutating func fail(_ error: APIError) -> [Action] {
@@ -305,10 +358,19 @@ public struct ClaudeConversation: Sendable {
         .upstream, "The upstream API's stream broke off in the middle of the answer. Send the request again.",
         cause: "the CLI began the message anew")
 
+    private static let unstructured = APIError(
+        .upstream,
+        "The model did not give an answer that fits the JSON Schema. Try again, or ask for something simpler.",
+        cause: "no structured output", isTransient: false)
+
     private static func summary(_ line: JSONValue, result: String) -> RunSummary {
         RunSummary(
             result: result, usage: TokenUsage(line["usage"]), costUSD: line["total_cost_usd"]?.doubleValue,
             turnCount: line["num_turns"]?.intValue ?? 0, sessionID: line["session_id"]?.stringValue ?? "")
+    }
+
+    private static func control(_ id: String, _ request: JSONObject) -> [UInt8] {
+        line(["type": "control_request", "request_id": .string(id), "request": .object(request)])
     }
 
     private static func line(_ value: JSONValue) -> [UInt8] {

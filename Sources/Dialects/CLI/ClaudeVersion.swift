@@ -1,7 +1,9 @@
 /// A version of the CLI, such as 2.1.330.
 public struct ClaudeVersion: Sendable, Hashable, Comparable, CustomStringConvertible {
-    /// The first whose `client_composed` keeps `@path` in a caller's text from reading files.
-    public static let minimum = ClaudeVersion(major: 2, minor: 1, patch: 248)
+    /// The first that takes all that a caller may ask for over its standard input without leaving a trace of it in the
+    /// conversation: 2.1.250 tells the model of the choice of a model as if the user had typed a command. (`@path` in a
+    /// caller's text reads no files from 2.1.248 on.)
+    public static let minimum = ClaudeVersion(major: 2, minor: 1, patch: 251)
 
     private let major: Int
     private let minor: Int

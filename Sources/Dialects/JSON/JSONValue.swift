@@ -68,7 +68,7 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, Ex
     public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
     /// `["key": "value"]`, order kept.
     public init(dictionaryLiteral elements: (String, JSONValue)...) {
-        self = .object(JSONObject(elements.map { .init(key: $0.0, value: $0.1) }))
+        self = .object(JSONObject(elements))
     }
     /// `nil` is JSON's null.
     public init(nilLiteral: ()) { self = .null }
@@ -98,6 +98,9 @@ public struct JSONObject: Sendable, Equatable {
 
     /// An object of these members.
     public init(_ members: [Member] = []) { self.members = members }
+
+    /// An object of these names and values.
+    public init(_ members: [(String, JSONValue)]) { self.init(members.map { Member(key: $0.0, value: $0.1) }) }
 
     /// The value called `key`; setting one replaces it in place or appends it, setting nil removes it.
     public subscript(key: String) -> JSONValue? {

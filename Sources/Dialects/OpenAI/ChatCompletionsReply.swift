@@ -1,73 +1,157 @@
 /// Writes the replies of `POST /v1/chat/completions`.
 public enum ChatCompletionsReply {
-    /// The whole reply.
-    public static func whole(_ answer: Answer, context: ReplyContext) -> JSONValue {
-        [
-            "id": .string(id(answer.id, context)), "object": "chat.completion", "created": .integer(context.created),
-            "model": .string(answer.model),
-            "choices": [
-                [
-                    "index": 0,
-                    "message": [
-                        "role": "assistant", "content": .string(answer.text), "refusal": nil, "annotations": [],
-                    ],
-                    "logprobs": nil, "finish_reason": .string(answer.stopReason.openAIName),
-                ]
-            ],
-            "usage": answer.usage.openAIJSON,
+    /// The whole reply, one choice an answer.
+    public static func whole(_ answers: [Answer], options: ReplyOptions, context: ReplyContext) -> JSONValue {
+        let usage = answers.dropFirst().reduce(answers.first?.usage ?? TokenUsage()) { $0 + $1.usage }
+        return [
+            "id": .string(id(answers.first?.id ?? "", context)), "object": "chat.completion",
+            "created": .integer(context.created), "model": .string(answers.first?.model ?? ""),
+            "choices": .array(answers.enumerated().map { choice($1, index: $0, options) }),
+            "usage": usage.completionsJSON, "service_tier": "default",
+            "system_fingerprint": .string(context.fingerprint),
+        ]
+    }
+
+    private static func choice(_ answer: Answer, index: Int, _ options: ReplyOptions) -> JSONValue {
+        let calls = answer.toolCalls
+        let text = answer.text
+        var message = JSONObject([
+            ("role", "assistant"), ("content", text.isEmpty && !calls.isEmpty ? nil : .string(text)), ("refusal", nil),
+            ("annotations", []),
+        ])
+        if options.showsThinking, !answer.thinking.isEmpty { message["reasoning_content"] = .string(answer.thinking) }
+        if options.usesLegacyFunctions, let call = calls.first {
+            message["function_call"] = ["name": .string(call.name), "arguments": .string(call.input)]
+        } else if !calls.isEmpty {
+            message["tool_calls"] = .array(
+                calls.map { call in
+                    [
+                        "id": .string(call.id), "type": "function",
+                        "function": ["name": .string(call.name), "arguments": .string(call.input)],
+                    ]
+                })
+        }
+        return [
+            "index": .integer(index), "message": .object(message), "logprobs": nil,
+            "finish_reason": .string(finishReason(answer.stopReason, options)),
         ]
     }
 
     /// `chatcmpl-` and the model message's own id, so that one answer can be found in both worlds.
     fileprivate static func id(_ messageID: String, _ context: ReplyContext) -> String {
+        "chatcmpl-" + OpenAIIdentifier.unique(messageID, context)
+    }
+
+    fileprivate static func finishReason(_ reason: StopReason, _ options: ReplyOptions) -> String {
+        reason == .toolUse && options.usesLegacyFunctions ? "function_call" : reason.openAIName
+    }
+}
+
+/// Identifiers in OpenAI's replies.
+enum OpenAIIdentifier {
+    /// The model message's id without its prefix; the request's id where there is none.
+    static func unique(_ messageID: String, _ context: ReplyContext) -> String {
         let unique = messageID.hasPrefix("msg_") ? messageID.dropFirst(4) : Substring(messageID)
-        return "chatcmpl-" + (unique.isEmpty ? Substring(context.requestID) : unique)
+        return unique.isEmpty ? context.requestID : String(unique)
     }
 }
 
 /// Writes the chunks of a streamed chat completion.
 public struct ChatCompletionsStream: StreamEncoder {
     private let context: ReplyContext
-    private let includesUsage: Bool
+    private let options: ReplyOptions
+    private let choiceCount: Int
     /// Everything of a chunk before its `choices`, the same for all chunks of a stream.
     private var head: [UInt8] = []
+    /// The choice that is being written.
+    private var choice = 0
+    private var hasRole = false
+    private var toolCount = 0
+    private var isToolEmpty = false
+    private var ended: (reason: StopReason, usage: TokenUsage)?
     private var usage = TokenUsage()
 
     /// A stream's encoder.
-    ///
-    /// - Parameter includesUsage: Whether a last chunk has the usage (`stream_options.include_usage`).
-    public init(context: ReplyContext, includesUsage: Bool) {
+    public init(context: ReplyContext, options: ReplyOptions, choiceCount: Int = 1) {
         self.context = context
-        self.includesUsage = includesUsage
+        self.options = options
+        self.choiceCount = choiceCount
     }
 
     /// Appends the event's chunks.
     public mutating func encode(_ event: RunEvent, into out: inout [UInt8]) {
         switch event {
         case .messageStarted(let id, let model, _):
-            guard head.isEmpty else { return }
-            makeHead(id: ChatCompletionsReply.id(id, context), model: model)
-            appendChunk(delta: #"{"role":"assistant","content":"","refusal":null}"#, finishReason: nil, to: &out)
-        case .text(let piece):
-            out.append(contentsOf: head)
-            JSONWriter.append(raw: #"[{"index":0,"delta":{"content":"#, to: &out)
-            JSONWriter.append(string: piece, to: &out)
-            JSONWriter.append(raw: #"},"logprobs":null,"finish_reason":null}]"#, to: &out)
-            appendTail(usage: includesUsage ? "null" : nil, to: &out)
+            if head.isEmpty { makeHead(id: ChatCompletionsReply.id(id, context), model: model) }
+        case .text(let piece): append(delta: #""content":"#, text: piece, end: "", to: &out)
+        case .thinking(let piece):
+            if options.showsThinking { append(delta: #""reasoning_content":"#, text: piece, end: "", to: &out) }
+        case .blockStarted(.toolUse(let id, let name)): toolStarted(id: id, name: name, to: &out)
+        case .blockStarted: appendRole(content: #""""#, to: &out)
+        case .toolInput(let piece):
+            if !piece.isEmpty { append(toolInput: piece, to: &out) }
+        case .blockEnded:
+            // The vendor's clients parse what a tool is called with, also where the model wrote nothing.
+            if isToolEmpty { append(toolInput: "{}", to: &out) }
         case .messageEnded(let stopReason, let usage):
-            self.usage = usage
-            appendChunk(delta: "{}", finishReason: stopReason.openAIName, to: &out)
-        case .answered:
-            if includesUsage {
-                out.append(contentsOf: head)
-                JSONWriter.append(raw: "[]", to: &out)
-                var text: [UInt8] = []
-                JSONWriter.append(usage.openAIJSON, to: &text)
-                appendTail(usage: String(decoding: text, as: UTF8.self), to: &out)
-            }
-            JSONWriter.append(raw: "data: [DONE]\n\n", to: &out)
-        case .started, .finished, .failed: break
+            ended = (stopReason, (ended?.usage ?? TokenUsage()) + usage)
+        case .answered: answered(to: &out)
+        case .started, .citation, .signature, .counted, .rateLimit, .finished, .failed: break
         }
+    }
+
+    /// Appends the event that ends a stream which fails.
+    public mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8]) {
+        Dialect.openAI.appendErrorEvent(error, requestID: requestID, to: &out)
+    }
+
+    private mutating func toolStarted(id: String, name: String, to out: inout [UInt8]) {
+        appendRole(content: "null", to: &out)
+        isToolEmpty = true
+        toolCount += 1
+        var quoted: [UInt8] = []
+        JSONWriter.append(string: name, to: &quoted)
+        let function = #"{"name":\#(String(decoding: quoted, as: UTF8.self)),"arguments":""}"#
+        if options.usesLegacyFunctions {
+            appendChunk(delta: #"{"function_call":\#(function)}"#, finishReason: nil, to: &out)
+        } else {
+            var quotedID: [UInt8] = []
+            JSONWriter.append(string: id, to: &quotedID)
+            let id = String(decoding: quotedID, as: UTF8.self)
+            let call = #"{"index":\#(toolCount - 1),"id":\#(id),"type":"function","function":\#(function)}"#
+            appendChunk(delta: #"{"tool_calls":[\#(call)]}"#, finishReason: nil, to: &out)
+        }
+    }
+
+    private mutating func append(toolInput piece: String, to out: inout [UInt8]) {
+        isToolEmpty = false
+        if options.usesLegacyFunctions {
+            append(delta: #""function_call":{"arguments":"#, text: piece, end: "}", to: &out)
+        } else {
+            append(
+                delta: #""tool_calls":[{"index":\#(toolCount - 1),"function":{"arguments":"#, text: piece, end: "}}]",
+                to: &out)
+        }
+    }
+
+    private mutating func answered(to out: inout [UInt8]) {
+        appendRole(content: #""""#, to: &out)
+        let reason = ChatCompletionsReply.finishReason(ended?.reason ?? .endTurn, options)
+        appendChunk(delta: "{}", finishReason: reason, to: &out)
+        usage = usage + (ended?.usage ?? TokenUsage())
+        choice += 1
+        hasRole = false
+        toolCount = 0
+        ended = nil
+        guard choice == choiceCount else { return }
+        if options.includesUsage {
+            out.append(contentsOf: head)
+            JSONWriter.append(raw: "[]", to: &out)
+            var text: [UInt8] = []
+            JSONWriter.append(usage.completionsJSON, to: &text)
+            appendTail(usage: String(decoding: text, as: UTF8.self), to: &out)
+        }
+        JSONWriter.append(raw: "data: [DONE]\n\n", to: &out)
     }
 
     private mutating func makeHead(id: String, model: String) {
@@ -75,14 +159,37 @@ public struct ChatCompletionsStream: StreamEncoder {
         JSONWriter.append(string: id, to: &head)
         JSONWriter.append(raw: #","object":"chat.completion.chunk","created":\#(context.created),"model":"#, to: &head)
         JSONWriter.append(string: model, to: &head)
+        JSONWriter.append(raw: #","service_tier":"default","system_fingerprint":"#, to: &head)
+        JSONWriter.append(string: context.fingerprint, to: &head)
         JSONWriter.append(raw: #","choices":"#, to: &head)
+    }
+
+    /// A choice's first chunk: who speaks.
+    ///
+    /// A message that only calls tools has no content.
+    private mutating func appendRole(content: String, to out: inout [UInt8]) {
+        guard !hasRole else { return }
+        hasRole = true
+        appendChunk(delta: #"{"role":"assistant","content":\#(content),"refusal":null}"#, finishReason: nil, to: &out)
+    }
+
+    /// One delta that is mostly text: written without a tree, because there is one for each token.
+    private func append(delta start: String, text: String, end: String, to out: inout [UInt8]) {
+        out.append(contentsOf: head)
+        JSONWriter.append(raw: #"[{"index":\#(choice),"delta":{"#, to: &out)
+        JSONWriter.append(raw: start, to: &out)
+        JSONWriter.append(string: text, to: &out)
+        JSONWriter.append(raw: end, to: &out)
+        JSONWriter.append(raw: #"},"logprobs":null,"finish_reason":null}]"#, to: &out)
+        appendTail(usage: options.includesUsage ? "null" : nil, to: &out)
     }
 
     private func appendChunk(delta: String, finishReason: String?, to out: inout [UInt8]) {
         out.append(contentsOf: head)
         let reason = finishReason.map { "\"\($0)\"" } ?? "null"
-        JSONWriter.append(raw: #"[{"index":0,"delta":\#(delta),"logprobs":null,"finish_reason":\#(reason)}]"#, to: &out)
-        appendTail(usage: includesUsage ? "null" : nil, to: &out)
+        JSONWriter.append(
+            raw: #"[{"index":\#(choice),"delta":\#(delta),"logprobs":null,"finish_reason":\#(reason)}]"#, to: &out)
+        appendTail(usage: options.includesUsage ? "null" : nil, to: &out)
     }
 
     private func appendTail(usage: String?, to out: inout [UInt8]) {

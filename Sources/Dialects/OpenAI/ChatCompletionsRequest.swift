@@ -1,13 +1,11 @@
 /// Decodes `POST /v1/chat/completions`.
+///
+/// docs/compatibility.md says of each parameter what becomes of it.
 public enum ChatCompletionsRequest {
-    /// Parameters that are checked, accepted and change nothing: the CLI has no such setting.
-    private static let ignoredNumbers: [(name: String, range: ClosedRange<Double>)] = [
-        ("temperature", 0...2), ("top_p", 0...1), ("frequency_penalty", -2...2), ("presence_penalty", -2...2),
-    ]
     private static let used: Set<String> = [
         "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools",
-        "functions",
-        "response_format", "tool_choice", "function_call", "parallel_tool_calls",
+        "functions", "response_format", "tool_choice", "function_call", "parallel_tool_calls", "stop",
+        "reasoning_effort", "reasoning", "thinking", "include_reasoning", "logprobs", "modalities",
     ]
 
     /// The request.
@@ -15,7 +13,7 @@ public enum ChatCompletionsRequest {
     /// - Throws: ``APIError`` naming the parameter.
     public static func decode(_ json: JSONValue) throws(APIError) -> RunRequest {
         let fields = try FieldReader(json, path: "")
-        try checkIgnored(fields)
+        try OpenAIParameters.checkIgnored(fields)
         try refuseUnserved(fields)
         let legacyLimit = try fields.positiveInteger("max_tokens")
         var request = RunRequest(
@@ -23,115 +21,181 @@ public enum ChatCompletionsRequest {
             maxOutputTokens: try fields.positiveInteger("max_completion_tokens") ?? legacyLimit,
             isStreaming: try fields.bool("stream") ?? false,
             ignoredParameters: fields.names.filter { !used.contains($0) })
-        if let options = fields.value("stream_options") {
-            let options = try FieldReader(options, path: "stream_options")
-            request.includesUsage = try options.bool("include_usage") ?? false
-        }
+        request.reply.includesUsage = try OpenAIParameters.includesUsage(fields)
+        request.choiceCount = try fields.positiveInteger("n") ?? 1
+        request.stopSequences = try OpenAIParameters.stop(fields)
+        try decodeThinking(fields, &request)
         let messages = try fields.messages()
         for (index, message) in messages.enumerated() {
-            try append(message, path: "messages[\(index)]", to: &request)
+            try ChatMessages.append(message, path: "messages[\(index)]", to: &request)
+        }
+        try decodeTools(fields, &request)
+        if let format = fields.value("response_format") {
+            try decodeFormat(try FieldReader(format, path: "response_format"), &request)
         }
         try request.requireUserTurnLast()
+        try request.requireToolResults()
         return request
     }
 
-    private static func append(_ message: JSONValue, path: String, to request: inout RunRequest) throws(APIError) {
-        let fields = try FieldReader(message, path: path)
-        _ = try fields.required("role")
-        _ = try fields.string("name")
-        let role = try fields.string("role")
-        switch role {
-        case "system", "developer":
-            let text = try texts(fields, isRequired: true).joined(separator: "\n")
-            if !text.isBlank { request.system.append(text) }
-        case "user":
-            let texts = try texts(fields, isRequired: true).filter { !$0.isBlank }
-            guard !texts.isEmpty else {
+    // MARK: Tools
+
+    private static func decodeTools(_ fields: FieldReader, _ request: inout RunRequest) throws(APIError) {
+        let tools = try fields.array("tools") ?? []
+        let functions = try fields.array("functions") ?? []
+        for (index, tool) in tools.enumerated() {
+            let tool = try FieldReader(tool, path: "tools[\(index)]")
+            _ = try tool.required("type")
+            guard try tool.string("type") == "function" else {
                 throw .invalid(
-                    fields.path("content"),
-                    "`\(fields.path("content"))` has no text. Send some, or "
-                        + "leave the message out.")
+                    tool.path("type"), "`\(tool.path("type"))` must be `function`: other tools are not served here.")
             }
-            request.append(.user, texts.map { RunRequest.Turn.text($0) })
-        case "assistant":
-            if fields.value("tool_calls") != nil || fields.value("function_call") != nil {
-                throw unservedTools(fields.path("tool_calls"))
-            }
-            let texts = try texts(fields, isRequired: false).filter { !$0.isBlank }
-            if !texts.isEmpty { request.append(.assistant, texts.map { RunRequest.Turn.text($0) }) }
-        case "tool", "function":
-            throw unservedTools(fields.path("role"))
-        default:
-            throw .invalid(
-                fields.path("role"), "`\(fields.path("role"))` must be one of system, developer, user and assistant.")
+            let function = try FieldReader(try tool.required("function"), path: tool.path("function"))
+            try append(function, to: &request)
+        }
+        for (index, function) in functions.enumerated() {
+            try append(try FieldReader(function, path: "functions[\(index)]"), to: &request)
+        }
+        request.reply.usesLegacyFunctions = tools.isEmpty && !functions.isEmpty
+        let isParallel = try fields.bool("parallel_tool_calls") ?? !request.reply.usesLegacyFunctions
+        if request.tools.isEmpty {
+            try refuseChoiceWithoutTools(fields)
+            request.tools = FunctionTools.historical(request.turns)
+            if !request.tools.isEmpty { request.toolChoice = FunctionTools.choice("none", isParallel: true) }
+            return
+        }
+        request.toolChoice = try choice(fields, isParallel: isParallel, &request)
+        // The API takes no forced choice from a model that thinks first.
+        if ["any", "tool"].contains(request.toolChoice?["type"]?.stringValue) {
+            request.thinking = .off
+            request.reply.showsThinking = false
         }
     }
 
-    /// The text of a message's `content`: a string or an array of parts.
-    private static func texts(_ fields: FieldReader, isRequired: Bool) throws(APIError) -> [String] {
-        let path = fields.path("content")
-        guard let content = isRequired ? try fields.required("content") : fields.value("content") else { return [] }
-        if let text = content.stringValue { return [text] }
-        guard let parts = content.arrayValue else {
-            throw .invalid(path, "`\(path)` must be a string or an array of parts, not \(content.kindDescription).")
+    private static func append(_ function: FieldReader, to request: inout RunRequest) throws(APIError) {
+        _ = try function.required("name")
+        let name = try function.string("name") ?? ""
+        let tool = try FunctionTools.tool(
+            name: name, description: try function.string("description"), parameters: function.value("parameters"),
+            path: function.path)
+        guard !request.tools.contains(where: { $0.name == name }) else {
+            throw .invalid(function.path("name"), "`\(function.path("name"))`: two tools have the same name.")
         }
-        var texts: [String] = []
-        for (index, part) in parts.enumerated() {
-            let part = try FieldReader(part, path: "\(path)[\(index)]")
-            _ = try part.required("type")
-            switch try part.string("type") {
-            case "text":
-                _ = try part.required("text")
-                texts.append(try part.string("text") ?? "")
-            case "refusal":
-                _ = try part.required("refusal")
-                texts.append(try part.string("refusal") ?? "")
-            default:
-                throw .invalid(
-                    part.path("type"),
-                    "`\(part.path("type"))` must be `text`: other content is not "
-                        + "served here.")
-            }
+        request.tools.append(tool)
+        if function.value("strict")?.boolValue == true, !request.ignoredParameters.contains("tools.strict") {
+            request.ignoredParameters.append("tools.strict")
         }
-        return texts
     }
 
-    private static func checkIgnored(_ fields: FieldReader) throws(APIError) {
-        for (name, range) in ignoredNumbers { _ = try fields.number(name, in: range) }
-        for name in ["user", "service_tier", "reasoning_effort"] { _ = try fields.string(name) }
-        for name in ["logprobs", "store", "parallel_tool_calls"] { _ = try fields.bool(name) }
-        for name in ["seed", "top_logprobs"] { _ = try fields.integer(name) }
-        for name in ["metadata", "logit_bias"] { _ = try fields.object(name) }
-        if let stop = fields.value("stop"), stop.stringValue == nil { _ = try fields.strings("stop") }
+    private static func choice(
+        _ fields: FieldReader, isParallel: Bool, _ request: inout RunRequest
+    ) throws(APIError) -> JSONObject? {
+        let key = request.reply.usesLegacyFunctions ? "function_call" : "tool_choice"
+        guard let choice = fields.value(key) else { return FunctionTools.choice("auto", isParallel: isParallel) }
+        if let word = choice.stringValue {
+            switch word {
+            case "none", "auto": return FunctionTools.choice(word, isParallel: isParallel)
+            case "required" where key == "tool_choice": return FunctionTools.choice("any", isParallel: isParallel)
+            default: throw .invalid(key, "`\(key)` must be none, auto, required, or name a function.")
+            }
+        }
+        let object = try FieldReader(choice, path: key)
+        if key == "tool_choice", try object.string("type") == "allowed_tools" {
+            return try allowed(object, isParallel: isParallel, &request)
+        }
+        var named = object
+        if key == "tool_choice" {
+            guard try object.string("type") == "function" else {
+                throw .invalid("tool_choice.type", "`tool_choice.type` must be `function` or `allowed_tools`.")
+            }
+            named = try FieldReader(try object.required("function"), path: "tool_choice.function")
+        }
+        let name = try named.required("name").stringValue ?? ""
+        try requireTool(name, named.path("name"), request)
+        return FunctionTools.choice("tool", name: name, isParallel: isParallel)
+    }
+
+    /// Some of the tools only: the others are not offered.
+    private static func allowed(
+        _ choice: FieldReader, isParallel: Bool, _ request: inout RunRequest
+    ) throws(APIError) -> JSONObject? {
+        let allowed = try FieldReader(try choice.required("allowed_tools"), path: choice.path("allowed_tools"))
+        var names: [String] = []
+        for (index, tool) in (try allowed.array("tools") ?? []).enumerated() {
+            let path = "\(allowed.path("tools"))[\(index)]"
+            let name = tool["function"]?["name"]?.stringValue ?? tool["name"]?.stringValue ?? ""
+            try requireTool(name, path, request)
+            names.append(name)
+        }
+        request.tools.removeAll { !names.contains($0.name) }
+        let mode = try allowed.choice("mode", of: ["auto", "required"])
+        return FunctionTools.choice(mode == "required" ? "any" : "auto", isParallel: isParallel)
+    }
+
+    private static func requireTool(_ name: String, _ path: String, _ request: RunRequest) throws(APIError) {
+        guard request.tools.contains(where: { $0.name == name }) else {
+            throw .invalid(path, "`\(path)` names a function that is not among the request's tools.")
+        }
+    }
+
+    private static func refuseChoiceWithoutTools(_ fields: FieldReader) throws(APIError) {
+        for key in ["tool_choice", "function_call"] {
+            guard let choice = fields.value(key), choice != "none", choice != "auto" else { continue }
+            throw .invalid(key, "`\(key)` needs `tools` to choose from.")
+        }
+    }
+
+    // MARK: Thinking and structure
+
+    /// `reasoning_effort` is the vendor's; `reasoning`, `thinking` and `include_reasoning` are what clients of other servers
+    /// with this API send to be shown `reasoning_content`.
+    private static func decodeThinking(_ fields: FieldReader, _ request: inout RunRequest) throws(APIError) {
+        request.thinking = .off
+        var effort = try OpenAIParameters.effort(fields, "reasoning_effort")
+        var isShown = try fields.bool("include_reasoning") ?? false
+        if let reasoning = fields.value("reasoning") {
+            let reasoning = try FieldReader(reasoning, path: "reasoning")
+            effort = try OpenAIParameters.effort(reasoning, "effort") ?? effort
+            let isExcluded = try reasoning.bool("exclude") ?? false
+            let isEnabled = try reasoning.bool("enabled") ?? true
+            isShown = isEnabled && !isExcluded
+        }
+        if let thinking = fields.value("thinking") {
+            let thinking = try FieldReader(thinking, path: "thinking")
+            isShown = try thinking.choice("type", of: ["enabled", "adaptive", "disabled"]) != "disabled"
+        }
+        if effort == "none" { isShown = false }
+        if let effort, effort != "none" {
+            request.effort = effort
+            request.thinking = .automatic
+        }
+        if isShown {
+            request.thinking = .summarized
+            request.reply.showsThinking = true
+        }
+    }
+
+    private static func decodeFormat(_ format: FieldReader, _ request: inout RunRequest) throws(APIError) {
+        _ = try format.required("type")
+        switch try format.choice("type", of: ["text", "json_object", "json_schema"]) {
+        case "json_object": try request.requireAnswer(fitting: ["type": "object"], path: "response_format")
+        case "json_schema":
+            let wrapper = try FieldReader(try format.required("json_schema"), path: format.path("json_schema"))
+            try request.requireAnswer(fitting: try wrapper.required("schema"), path: wrapper.path("schema"))
+        default: break
+        }
     }
 
     /// What would change the answer and can't be had is refused, not dropped.
     private static func refuseUnserved(_ fields: FieldReader) throws(APIError) {
-        if let count = try fields.positiveInteger("n"), count > 1 {
-            throw .invalid(
-                "n",
-                "`n` must be 1: one request runs the Claude Code CLI once. Send \(min(count, 128)) "
-                    + "requests instead.")
+        if try fields.bool("logprobs") == true {
+            throw .invalid("logprobs", "`logprobs`: the Claude Code CLI gives no probabilities. Leave it out.")
         }
-        for name in ["tools", "functions"] {
-            if let tools = try fields.array(name), !tools.isEmpty { throw unservedTools(name) }
+        if let modalities = try fields.strings("modalities"), modalities.contains(where: { $0 != "text" }) {
+            throw .invalid("modalities", "`modalities` must be [\"text\"]: other output is not served here.")
         }
-        if let format = fields.value("response_format") {
-            let format = try FieldReader(format, path: "response_format")
-            _ = try format.required("type")
-            if try format.string("type") != "text" {
-                throw .invalid(
-                    "response_format.type",
-                    "`response_format.type` must be `text`: structured output "
-                        + "is not served here. Ask for JSON in the prompt.")
-            }
+        for name in ["audio", "web_search_options"] where fields.value(name) != nil {
+            throw .invalid(name, "`\(name)` is not served here. Leave it out.")
         }
-    }
-
-    private static func unservedTools(_ parameter: String) -> APIError {
-        .invalid(
-            parameter,
-            "`\(parameter)`: tool calls are not served here. Send the request without tools, or "
-                + "use POST /api/run with allowedTools.")
     }
 }

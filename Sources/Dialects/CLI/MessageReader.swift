@@ -1,0 +1,248 @@
+// Reads the Messages API's own events, as the CLI passes them on, into the events of a reply.
+//
+// A message's start is handed on with its first content, so that a stream that breaks before it can still be tried again.
+// A structured answer is held back until the CLI has found it good: until then the model may be told to try again. What the
+// CLI does after `max_tokens`, a refusal or an empty answer (it asks the model to go on, seen with CLI 2.1.330) is not
+// wanted: the caller wants what the model said, and pays for no more.
+
+/// One turn's model messages.
+struct MessageReader: Sendable {
+    /// Where the turn stands after an event.
+    enum Verdict: Sendable, Equatable {
+        /// It goes on.
+        case goesOn
+        /// The answer is whole; the CLI's report of the turn follows.
+        case answered
+        /// The answer is whole, and the CLI must do no more.
+        case cut
+        /// The CLI began the answer anew after a part of it had been handed on.
+        case broken
+    }
+
+    private enum OpenBlock { case none, shown, text, structured, unknown }
+
+    private let isChat: Bool
+    private let isStreaming: Bool
+    private let isStructured: Bool
+    private var scanner: StopScanner
+
+    /// The message's id.
+    private(set) var messageID = ""
+    /// The model that answers.
+    var model = ""
+    /// The chat's text that has been handed on.
+    private(set) var text = ""
+    /// Whether a message has begun.
+    private(set) var hasMessage = false
+    private var usage = TokenUsage()
+    private var stopReason: StopReason?
+    private var isStartPending = false
+    private var open = OpenBlock.none
+    private var hasText = false
+    private var hasContent = false
+    private var callsTools = false
+    /// The events of a structured message, for when it turns out to be none.
+    private var held: [RunEvent] = []
+    private var structured = ""
+    private var structuredUsage = TokenUsage()
+
+    init(_ request: RunRequest) {
+        isChat = request.profile == .chat
+        isStreaming = request.isStreaming
+        isStructured = request.outputSchema != nil
+        scanner = StopScanner(isStructured ? [] : request.stopSequences)
+    }
+
+    /// Takes the `event` of a `stream_event` line.
+    mutating func receive(_ event: JSONValue, into events: inout [RunEvent]) -> Verdict {
+        switch event["type"]?.stringValue {
+        case "content_block_delta": return delta(event["delta"], into: &events)
+        case "content_block_start": blockStart(event["content_block"], into: &events)
+        case "content_block_stop": blockStop(into: &events)
+        case "message_start":
+            // What a client has been sent can't be taken back.
+            if isChat, isStreaming, hasContent { return .broken }
+            begin(event["message"])
+        case "message_delta":
+            usage = TokenUsage(event["usage"], previous: usage)
+            if let reason = event["delta"]?["stop_reason"]?.stringValue {
+                stopReason = StopReason(reason, sequence: event["delta"]?["stop_sequence"]?.stringValue)
+            }
+        case "message_stop": return messageStop(into: &events)
+        default: break
+        }
+        return .goesOn
+    }
+
+    private mutating func begin(_ message: JSONValue?) {
+        messageID = message?["id"]?.stringValue ?? ""
+        model = message?["model"]?.stringValue ?? ""
+        usage = TokenUsage(message?["usage"])
+        hasMessage = true
+        isStartPending = true
+        stopReason = nil
+        open = .none
+        text = ""
+        hasText = false
+        hasContent = false
+        callsTools = false
+        held = []
+        structured = ""
+        _ = scanner.flush()
+    }
+
+    private mutating func blockStart(_ block: JSONValue?, into events: inout [RunEvent]) {
+        open = .shown
+        switch block?["type"]?.stringValue {
+        case "text":
+            open = .text
+            emit(.blockStarted(.text), into: &events)
+        case "thinking": emit(.blockStarted(.thinking), into: &events)
+        case "redacted_thinking":
+            emit(.blockStarted(.redactedThinking(data: block?["data"]?.stringValue ?? "")), into: &events)
+        case "tool_use":
+            let name = block?["name"]?.stringValue ?? ""
+            if isStructured, name == ToolNames.structuredOutput {
+                open = .structured
+                structured = ""
+            } else {
+                callsTools = true
+                let id = block?["id"]?.stringValue ?? ""
+                emit(.blockStarted(.toolUse(id: id, name: ToolNames.fromCLI(name))), into: &events)
+            }
+        default: open = .unknown
+        }
+    }
+
+    private mutating func delta(_ delta: JSONValue?, into events: inout [RunEvent]) -> Verdict {
+        switch delta?["type"]?.stringValue {
+        case "text_delta" where open == .text:
+            guard let piece = delta?["text"]?.stringValue, !piece.isEmpty else { break }
+            hasText = true
+            switch scanner.scan(piece) {
+            case .text(let piece): append(piece, into: &events)
+            case .stopped(let rest, let word):
+                append(rest, into: &events)
+                stop(at: word, into: &events)
+                return .cut
+            }
+        case "thinking_delta" where open == .shown:
+            if let piece = delta?["thinking"]?.stringValue, !piece.isEmpty { emit(.thinking(piece), into: &events) }
+        case "signature_delta" where open == .shown:
+            if let piece = delta?["signature"]?.stringValue { emit(.signature(piece), into: &events) }
+        case "input_json_delta":
+            guard let piece = delta?["partial_json"]?.stringValue else { break }
+            if open == .structured {
+                structured += piece
+            } else if open == .shown {
+                emit(.toolInput(piece), into: &events)
+            }
+        case "citations_delta" where open == .text:
+            if let citation = delta?["citation"] { emit(.citation(citation), into: &events) }
+        default: break
+        }
+        return .goesOn
+    }
+
+    private mutating func append(_ piece: String, into events: inout [RunEvent]) {
+        guard !piece.isEmpty else { return }
+        if isChat { text += piece }
+        emit(.text(piece), into: &events)
+    }
+
+    private mutating func blockStop(into events: inout [RunEvent]) {
+        if open == .text { append(scanner.flush(), into: &events) }
+        if open == .text || open == .shown { emit(.blockEnded, into: &events) }
+        open = .none
+    }
+
+    /// One of the caller's stop sequences is next: the answer is whole without what follows.
+    ///
+    /// The API has not counted the output yet; four bytes a token come near.
+    private mutating func stop(at word: String, into events: inout [RunEvent]) {
+        blockStop(into: &events)
+        usage.output = max(usage.output, (text.utf8.count + 3) / 4)
+        end(.stopSequence(word), into: &events)
+    }
+
+    private mutating func messageStop(into events: inout [RunEvent]) -> Verdict {
+        // The CLI closes the message of a stream that broke off by itself, without a reason to stop.
+        guard let reason = stopReason else { return .goesOn }
+        guard isChat else {
+            flushStart(into: &events)
+            events.append(.messageEnded(stopReason: reason, usage: usage))
+            return .goesOn
+        }
+        if isStructured {
+            structuredUsage = structuredUsage + usage
+            if !callsTools, reason == .toolUse || reason == .endTurn { return .goesOn }
+            flushStart(into: &events)
+            // Cut short: what there is of the structure is what the vendors give as well.
+            events += callsTools || structured.isEmpty ? held : Self.block(structured)
+            usage = structuredUsage
+        }
+        end(reason, into: &events)
+        if !isStructured, hasText {
+            if case .stopSequence = reason { return .answered }
+            if reason == .endTurn { return .answered }
+        }
+        return .cut
+    }
+
+    private mutating func end(_ reason: StopReason, into events: inout [RunEvent]) {
+        flushStart(into: &events)
+        events += [.messageEnded(stopReason: reason, usage: usage), .answered]
+    }
+
+    private mutating func emit(_ event: RunEvent, into events: inout [RunEvent]) {
+        if isStructured {
+            held.append(event)
+        } else {
+            flushStart(into: &events)
+            hasContent = true
+            events.append(event)
+        }
+    }
+
+    private mutating func flushStart(into events: inout [RunEvent]) {
+        guard isStartPending else { return }
+        isStartPending = false
+        events.append(.messageStarted(id: messageID, model: model, usage: usage))
+    }
+
+    // MARK: At the turn's end
+
+    /// The structured answer that the CLI found good.
+    ///
+    /// - Parameter output: The CLI's own copy of it, for when the model's words were not seen.
+    mutating func structuredAnswer(_ output: JSONValue, usage total: TokenUsage) -> [RunEvent] {
+        var events: [RunEvent] = []
+        flushStart(into: &events)
+        let written = (try? JSONParser.parse(Array(structured.utf8))) == nil ? nil : structured
+        let text = written ?? String(decoding: JSONWriter.bytes(output), as: UTF8.self)
+        return events + Self.block(text) + [.messageEnded(stopReason: .endTurn, usage: total), .answered]
+    }
+
+    /// The rest of an answer whose end the CLI had without a stream.
+    ///
+    /// - Returns: Nil when it is not what has been handed on.
+    mutating func rest(of result: String, id: String, stopReason: StopReason?, usage total: TokenUsage) -> [RunEvent]? {
+        var events: [RunEvent] = []
+        if !isStreaming { text = "" }
+        // Bytes, not characters: a piece may have ended inside one.
+        guard result.utf8.starts(with: text.utf8) else { return nil }
+        if messageID.isEmpty || !isStreaming {
+            messageID = id
+            usage = total
+            isStartPending = true
+            open = .none
+        }
+        flushStart(into: &events)
+        if open != .text { events.append(.blockStarted(.text)) }
+        let rest = String(decoding: result.utf8.dropFirst(text.utf8.count), as: UTF8.self)
+        if !rest.isEmpty { events.append(.text(rest)) }
+        return events + [.blockEnded, .messageEnded(stopReason: stopReason ?? .endTurn, usage: total), .answered]
+    }
+
+    private static func block(_ text: String) -> [RunEvent] { [.blockStarted(.text), .text(text), .blockEnded] }
+}
