@@ -38,12 +38,6 @@ struct Replay {
             }
         case "/v1/completions":
             dialect = .openAI
-            request = try #require(try CompletionsRequest.decode(body).first)
-        case "/v1/messages/count_tokens":
-            dialect = .anthropic
-            request = try MessagesRequest.decodeCount(body)
-        case "/v1/completions":
-            dialect = .openAI
             request = try #require(CompletionsRequest.decode(body).first)
             let text = request.turns.last?.blocks.first?["text"]?.stringValue ?? ""
             prompt = request.reply.echoesPrompt ? text : ""
@@ -103,8 +97,7 @@ struct Replay {
         case (.answered, "/v1/chat/completions"):
             whole = ChatCompletionsReply.whole([answer], options: request.reply, context: Transcript.context)
         case (.answered, "/v1/completions"):
-            let prompt = request.reply.echoesPrompt ? request.turns.last?.blocks.first?["text"]?.stringValue : nil
-            whole = CompletionsReply.whole([answer], prompts: [prompt ?? ""], context: Transcript.context)
+            whole = CompletionsReply.whole([answer], prompts: [prompt], context: Transcript.context)
         case (.answered, "/v1/messages"): whole = MessagesReply.whole(answer)
         case (.answered, "/v1/messages/count_tokens"): whole = MessagesReply.count(answer)
         case (.finished, "/api/run"): whole = DirectReply.whole(answer, id: Transcript.runID, duration: .zero)
