@@ -42,7 +42,7 @@ extension RunRequest {
                     guard let place = open.firstIndex(of: id) else {
                         throw .invalid(
                             parameter,
-                            "The tool result for `\(id.prefix(64))` has no call in the assistant message before it. Send "
+                            "`\(parameter)`: the tool result for `\(id.prefix(64))` has no call in the assistant message before it. Send "
                                 + "the call as well, once, and its result right behind it.")
                     }
                     open.remove(at: place)
@@ -50,7 +50,7 @@ extension RunRequest {
                 if let id = open.first {
                     throw .invalid(
                         parameter,
-                        "The tool call `\(id.prefix(64))` has no result in the message behind it. Send a result for every "
+                        "`\(parameter)`: the tool call `\(id.prefix(64))` has no result in the message behind it. Send a result for every "
                             + "call.")
                 }
             }
@@ -66,11 +66,6 @@ extension RunRequest {
         }
         guard object["type"] == nil || object["type"] == "object" else {
             throw .invalid("\(path).type", "`\(path).type` must be `object`: wrap what you want in an object.")
-        }
-        for combinator in ["anyOf", "oneOf", "allOf"] where object[combinator] != nil {
-            throw .invalid(
-                "\(path).\(combinator)",
-                "`\(path)` must not have `\(combinator)` at its root, with either vendor. Wrap it in a property.")
         }
         outputSchema = schema
         outputSchemaParameter = path

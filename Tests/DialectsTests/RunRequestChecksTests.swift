@@ -35,7 +35,7 @@ import Testing
         let error = try #require(throws: APIError.self) { try Self.request(words).requireToolResults("input") }
         #expect(error.kind == .invalidRequest)
         #expect(error.parameter == "input")
-        #expect(error.message.hasPrefix("The tool \(what)"))
+        #expect(error.message.hasPrefix("`input`: the tool \(what)"))
     }
 
     @Test func `results come first in their turn`() {

@@ -133,7 +133,7 @@ def test_a_second_start_after_everything_was_killed_works():
         service.start()
         answer = service.post(OPENAI.path, OPENAI.body("hi"))
         assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
-        until(lambda: not service.temporary(), 10, "an empty RUN_DIR/tmp")
+        until(lambda: not service.temporary(), 10, f"an empty RUN_DIR/tmp, not {service.temporary()} of {service.responders()}")
 
 
 def test_a_start_after_only_the_script_was_killed_ends_what_was_left():

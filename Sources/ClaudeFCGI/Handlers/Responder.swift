@@ -39,10 +39,12 @@ final class Responder: Sendable {
         let path = String((request.parameter("REQUEST_URI") ?? "").prefix { $0 != "?" })
         log.method = ["GET", "POST", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"].contains(method) ? method : "other"
         log.clientAddress = request.parameter("REMOTE_ADDR")
-        var dialect = Route.dialect(ofPath: path)
+        // The list of models has both vendors' clients under one path.
+        let isAnthropic = path.hasPrefix("/v1/models") && request.parameter("HTTP_ANTHROPIC_VERSION") != nil
+        var dialect = isAnthropic ? .anthropic : Route.dialect(ofPath: path)
         do throws(APIError) {
             let (route, client) = try self.route(method: method, path: path, request, &log)
-            dialect = route.dialect
+            if !isAnthropic { dialect = route.dialect }
             try answer(route, client, &request, &reply, &log)
         } catch {
             log.error = error

@@ -15,7 +15,7 @@ enum UpstreamBody {
             tools.append([
                 "name": .string(ToolNames.structuredOutput),
                 "description": "Give your final answer with this tool, in the structure asked for. Call it just once.",
-                "input_schema": OutputSchema.forModel(schema),
+                "input_schema": ToolSchema.flattened(OutputSchema.forModel(schema)),
             ])
         }
         if !tools.isEmpty { body["tools"] = .array(tools) }
