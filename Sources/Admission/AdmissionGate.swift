@@ -64,9 +64,15 @@ public struct AdmissionClient: Sendable, Equatable {
         self.name = name
         self.concurrency = concurrency
         self.queueLimit = queueLimit
-        // FNV-1a; 0 marks a free row of the table.
-        let sum = name.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-        hash = sum == 0 ? 1 : sum
+        // 0 marks a free row of the table.
+        hash = max(FNV1a.hash(name), 1)
+    }
+}
+
+/// The hash of Fowler, Noll and Vo, 64 bits: the same in every process.
+enum FNV1a {
+    static func hash(_ text: String) -> UInt64 {
+        text.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
     }
 }
 
@@ -78,13 +84,20 @@ public struct AdmissionRequest: Sendable, Equatable {
     public var route: UInt32
     /// The model; empty for the default.
     public var model: String
+    /// The conversation that it goes on with: of requests with the same number one runs at a time, in order of arrival; 0
+    /// for none.
+    public var session: UInt64
 
     /// A request.
-    public init(client: AdmissionClient, route: UInt32 = 0, model: String = "") {
+    public init(client: AdmissionClient, route: UInt32 = 0, model: String = "", session: UInt64 = 0) {
         self.client = client
         self.route = route
         self.model = model
+        self.session = session
     }
+
+    /// The number of a conversation, the same in every process; never 0.
+    public static func sessionNumber(_ id: String) -> UInt64 { max(FNV1a.hash(id), 1) }
 }
 
 /// A run whose responder died: what is left of it must be ended by whoever found it.
@@ -157,6 +170,12 @@ public final class AdmissionGate: Sendable {
 
     /// How many run and wait now.
     public var counts: Counts { segment.withLock { $0.counts() } }
+
+    /// How many conversations have a run now.
+    public var busySessionCount: Int { segment.withLock { $0.busySessionCount() } }
+
+    /// Whether a request of this conversation runs or waits now.
+    public func isBusy(session: UInt64) -> Bool { segment.withLock { $0.isInUse(session: session) } }
 
     /// The limits in force: those of the responder that was started last.
     public var limits: Limits {

@@ -22,10 +22,7 @@ extension AdmissionSegment {
         return counts
     }
 
-    /// Takes an entry: running if a place is free, else waiting if the queue has room.
-    ///
-    /// Whenever the lock is free, no waiting entry could run: ``grant()`` follows everything that frees a place. So a free
-    /// place is nobody else's, and the newcomer may take it if its own key allows.
+    /// Takes an entry: running if a place is free that no waiting entry could have, else waiting if the queue has room.
     ///
     /// - Returns: Its index, or nil.
     func enter(_ request: AdmissionRequest) -> Int? {
@@ -37,14 +34,16 @@ extension AdmissionSegment {
         let counts = counts()
         let own = self.counts(ofKey: keyIndex)
         let ownQueueLimit = request.client.queueLimit ?? Int.max
+        // Not one of those that wait, as a rule: `grant()` follows everything that frees a place.
         let runs =
-            counts.running < Int(unsafe header.pointee.concurrency) && own.waiting == 0
-            && mayRun(key, running: own.running)
+            counts.running < Int(unsafe header.pointee.concurrency) && mayRun(key, running: own.running)
+            && !isInUse(session: request.session) && nextWaiting() == nil
         let waits = counts.waiting < Int(unsafe header.pointee.queue_limit) && own.waiting < ownQueueLimit
         guard runs || waits, let index = freeEntry() else { return nil }
         unsafe entries[index].owner = owner
         unsafe entries[index].key = keyIndex
         unsafe entries[index].group = 0
+        unsafe entries[index].session = request.session
         unsafe entries[index].ticket = unsafe header.pointee.next_ticket
         unsafe header.pointee.next_ticket &+= 1
         unsafe entries[index].enqueued = now
@@ -172,13 +171,40 @@ extension AdmissionSegment {
         unsafe clinux_store(&entries[index].state, UInt32(ADMISSION_RUNNING))
     }
 
+    /// Whether a request of the session runs, or waits and comes first.
+    func isInUse(session: UInt64) -> Bool {
+        guard session != 0 else { return false }
+        for index in 0..<highWater
+        where unsafe entries[index].session == session && entries[index].state != UInt32(ADMISSION_FREE) {
+            return true
+        }
+        return false
+    }
+
     /// The waiting entry whose turn it is: of the key that has gone longest without a grant, the oldest.
+    ///
+    /// One whose session has a run is passed over; within a session the oldest comes first, because it is one key's.
     private func nextWaiting() -> Int? {
+        var isAnyWaiting = false
+        var runningOfKey = [Int](repeating: 0, count: Int(ADMISSION_KEYS))
+        var busySessions: [UInt64] = []
+        for index in 0..<highWater {
+            switch unsafe entries[index].state {
+            case UInt32(ADMISSION_RUNNING):
+                runningOfKey[keyIndex(of: index)] += 1
+                if unsafe entries[index].session != 0 { busySessions.append(unsafe entries[index].session) }
+            case UInt32(ADMISSION_WAITING): isAnyWaiting = true
+            default: break
+            }
+        }
+        guard isAnyWaiting else { return nil }
         var best: Int?
         var bestGrant: UInt64 = 0
         for index in 0..<highWater where unsafe entries[index].state == UInt32(ADMISSION_WAITING) {
-            let key = unsafe Int(min(entries[index].key, UInt32(ADMISSION_KEYS - 1)))
-            guard mayRun(key, running: counts(ofKey: UInt32(key)).running) else { continue }
+            let key = keyIndex(of: index)
+            guard mayRun(key, running: runningOfKey[key]),
+                busySessions.isEmpty || !busySessions.contains(unsafe entries[index].session)
+            else { continue }
             let grant = unsafe keys[key].last_grant
             if let current = best {
                 let isEarlier =
@@ -190,6 +216,21 @@ extension AdmissionSegment {
             bestGrant = grant
         }
         return best
+    }
+
+    /// The row of an entry's key; clamped, because another process wrote it.
+    private func keyIndex(of index: Int) -> Int {
+        unsafe Int(min(entries[index].key, UInt32(ADMISSION_KEYS - 1)))
+    }
+
+    /// How many sessions have a run now.
+    func busySessionCount() -> Int {
+        var count = 0
+        for index in 0..<highWater
+        where unsafe entries[index].state == UInt32(ADMISSION_RUNNING) && entries[index].session != 0 {
+            count += 1
+        }
+        return count
     }
 
     private func freeEntry() -> Int? {

@@ -31,7 +31,7 @@
 #include <unistd.h>
 
 #define ADMISSION_MAGIC 0x31444D4149474643ULL
-#define ADMISSION_VERSION 1U
+#define ADMISSION_VERSION 2U
 #define ADMISSION_OWNERS 128
 #define ADMISSION_KEYS 256
 #define ADMISSION_ENTRIES 12288
@@ -97,11 +97,12 @@ struct admission_entry {
     uint64_t started;         // the same, of the grant
     uint64_t group_started;   // the group leader's start time (proc(5) stat field 22): tells it from a stranger with its number
     uint64_t run_seconds;     // the run's id, PID-SECONDS-COUNT, whose PID is the owner's
+    uint64_t session;         // of entries with the same one, other than 0, at most one runs
     uint32_t run_count;
     uint32_t stage;           // what the request's thread does, as the program numbers it
     uint32_t route;           // the same numbers as in the metrics
     char client[36];          // names in UTF-8, cut at a character, padded with zeros
-    char model[88];
+    char model[80];
 };
 
 enum {

@@ -44,14 +44,18 @@ private final class Holder: Sendable {
     let outcome = Mutex<String>("waiting")
 
     init(
-        _ gate: AdmissionGate, client: String = "one", limits: AdmissionClient? = nil, seconds: Double = 10,
+        _ gate: AdmissionGate, client: String = "one", limits: AdmissionClient? = nil, session: String? = nil,
+        seconds: Double = 10,
         isAbandoned: @escaping @Sendable () -> Bool = { false },
         onGrant: @escaping @Sendable () -> Void = {}
     ) {
         onThread { [self] in
             do throws(AdmissionError) {
                 let permit = try gate.admit(
-                    .init(client: limits ?? .init(name: client)), until: later(seconds), isAbandoned: isAbandoned)
+                    .init(
+                        client: limits ?? .init(name: client),
+                        session: session.map { AdmissionRequest.sessionNumber($0) } ?? 0),
+                    until: later(seconds), isAbandoned: isAbandoned)
                 onGrant()
                 outcome.withLock { $0 = "running" }
                 while !letGo.load(ordering: .relaxed) { usleep(500) }
@@ -219,6 +223,51 @@ private final class Holder: Sendable {
         #expect(second.becomes("running"))
         second.release()
         other.release()
+    }
+
+    @Test func `requests of one session run one after the other, in order of arrival, and hold nobody else back`()
+        throws
+    {
+        let bench = try Bench()
+        let gates = [try bench.gate(3, 10), try bench.gate(3, 10)]
+        let order = Mutex<[Int]>([])
+        let first = Holder(gates[0], session: "s")
+        #expect(first.becomes("running"))
+        var holders: [Holder] = []
+        for number in 0..<4 {
+            holders.append(
+                Holder(gates[number % 2], session: "s", onGrant: { order.withLock { $0.append(number) } }))
+            #expect(eventually { gates[0].counts == .init(running: 1, waiting: number + 1) })
+        }
+        let other = Holder(gates[1], session: "t")
+        let plain = Holder(gates[0])
+        #expect(other.becomes("running") && plain.becomes("running"))
+        #expect(gates[0].busySessionCount == 2)
+        first.release()
+        for holder in holders {
+            #expect(holder.becomes("running"))
+            #expect(gates[1].counts.running == 3)
+            holder.release()
+        }
+        #expect(eventually { order.withLock { $0 } == [0, 1, 2, 3] })
+        other.release()
+        plain.release()
+        #expect(eventually { gates[0].counts == .init(running: 0, waiting: 0) })
+    }
+
+    @Test func `a session's place comes free when its request leaves the queue`() throws {
+        let bench = try Bench()
+        let gate = try bench.gate(2, 10)
+        let first = Holder(gate, session: "s")
+        #expect(first.becomes("running"))
+        let leaving = Holder(gate, session: "s", seconds: 0.05)
+        #expect(leaving.becomes("timedOut"))
+        #expect(gate.isBusy(session: AdmissionRequest.sessionNumber("s")))
+        first.release()
+        #expect(eventually { !gate.isBusy(session: AdmissionRequest.sessionNumber("s")) })
+        let second = Holder(gate, session: "s")
+        #expect(second.becomes("running"))
+        second.release()
     }
 
     @Test func `counters outlive the responder that counted`() throws {
