@@ -79,12 +79,14 @@ static inline long clinux_trace_me(void) { return ptrace(PTRACE_TRACEME, 0, NULL
 static inline long clinux_trace_step(pid_t pid) { return ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL); }
 static inline int clinux_has_stopped(int status) { return WIFSTOPPED(status); }
 
-/// What `clinux_spawn` starts. `directory` is a path or NULL; the three descriptors become 0, 1 and 2.
+/// What `clinux_spawn` starts. It stands in `directory_descriptor`, or where that is negative in `directory`; the three other
+/// descriptors become 0, 1 and 2.
 struct clinux_spawn_request {
     const char *path;
     char *const *argv;
     char *const *envp;
     const char *directory;
+    int directory_descriptor;
     int standard_input, standard_output, standard_error;
 };
 
@@ -112,8 +114,13 @@ __attribute__((noinline)) static inline pid_t clinux_spawn(const struct clinux_s
         // The three sources are above 2 (the caller sees to it), so no dup2 overwrites a later source.
         if (dup2(request->standard_input, 0) < 0 || dup2(request->standard_output, 1) < 0
             || dup2(request->standard_error, 2) < 0) { failed_step = 'x'; failure = errno; _exit(127); }
+        if ((request->directory_descriptor >= 0 ? fchdir(request->directory_descriptor)
+                                                : chdir(request->directory)) < 0) {
+            failed_step = 'd';
+            failure = errno;
+            _exit(127);
+        }
         syscall(SYS_close_range, 3U, ~0U, 0U);
-        if (request->directory && chdir(request->directory) < 0) { failed_step = 'd'; failure = errno; _exit(127); }
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);

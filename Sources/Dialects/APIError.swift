@@ -18,6 +18,8 @@ public struct APIError: Error, Sendable, Equatable {
         case modelNotFound = "model_not_found"
         /// A session that does not exist or is another key's.
         case sessionNotFound = "session_not_found"
+        /// A session of which the CLI has lost what was said.
+        case sessionGone = "session_gone"
         /// The key has all the sessions it may have.
         case sessionLimitReached = "session_limit_reached"
         /// A directory outside the allowed roots.
@@ -96,6 +98,7 @@ public struct APIError: Error, Sendable, Equatable {
         case .notFound, .modelNotFound, .sessionNotFound: 404
         case .methodNotAllowed: 405
         case .requestTimeout: 408
+        case .sessionGone: 410
         case .requestTooLarge: 413
         case .queueFull, .rateLimit, .sessionLimitReached: 429
         case .internal, .cliNotFound, .cli: 500

@@ -48,7 +48,7 @@ public struct Answer: Sendable, Equatable {
             self.summary = summary
             sessionID = summary.sessionID
         case .counted(let tokens): countedTokens = tokens
-        case .blockEnded, .answered, .rateLimit, .failed: break
+        case .blockEnded, .toolResult, .answered, .rateLimit, .failed: break
         }
     }
 

@@ -60,7 +60,8 @@ public enum Dialect: String, Sendable, CaseIterable {
 
     private static func openAIType(_ kind: APIError.Kind) -> String {
         switch kind {
-        case .invalidRequest, .auth, .notFound, .methodNotAllowed, .modelNotFound, .sessionNotFound, .requestTooLarge,
+        case .invalidRequest, .auth, .notFound, .methodNotAllowed, .modelNotFound, .sessionNotFound, .sessionGone,
+            .requestTooLarge,
             .requestTimeout, .forbidden:
             "invalid_request_error"
         case .queueFull, .rateLimit, .sessionLimitReached: "rate_limit_error"
@@ -84,7 +85,7 @@ public enum Dialect: String, Sendable, CaseIterable {
 
     private static func anthropicType(_ kind: APIError.Kind) -> String {
         switch kind {
-        case .invalidRequest, .methodNotAllowed, .requestTimeout: "invalid_request_error"
+        case .invalidRequest, .methodNotAllowed, .requestTimeout, .sessionGone: "invalid_request_error"
         case .auth: "authentication_error"
         case .forbidden: "permission_error"
         case .notFound, .modelNotFound, .sessionNotFound: "not_found_error"

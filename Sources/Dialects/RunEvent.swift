@@ -18,6 +18,8 @@ public enum RunEvent: Sendable, Equatable {
     case toolInput(String)
     /// The part is whole.
     case blockEnded
+    /// What a tool of the CLI's own answered: the `tool_result` block, in the Messages API's form.
+    case toolResult(JSONValue)
     /// The model's message has ended, and why.
     case messageEnded(stopReason: StopReason, usage: TokenUsage)
     /// The answer is whole: nothing of it follows. What the CLI still reports of the run comes as ``finished(_:)``.
@@ -175,6 +177,14 @@ public struct RunSummary: Sendable, Equatable {
     public var turnCount: Int
     /// The CLI session's id.
     public var sessionID: String
+    /// How the turn ended, in the CLI's words: `success`, `error_max_turns`, `error_max_budget_usd`.
+    public var ending = "success"
+    /// The id of the conversation's last message, as the CLI's transcript has it; where it can be resumed.
+    public var lastMessageID: String?
+    /// Calls of tools that were not permitted, as the CLI reports them.
+    public var denials: [JSONValue] = []
+    /// The answer that fits the request's JSON Schema.
+    public var structuredOutput: JSONValue?
 
     /// A summary.
     public init(result: String, usage: TokenUsage, costUSD: Double?, turnCount: Int, sessionID: String) {

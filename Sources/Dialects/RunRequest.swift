@@ -95,6 +95,12 @@ public struct RunRequest: Sendable, Equatable {
     public var reply = ReplyOptions()
     /// Whether the prompt is only to be counted, and no answer is wanted.
     public var countsTokens = false
+    /// The stored conversation that the run continues or begins.
+    public var session = SessionWish.none
+    /// How long the run may take at most; nil for the service's limit.
+    public var timeout: Duration?
+    /// Whether the caller is answered at once and fetches the result later.
+    public var isBackground = false
 
     /// A request.
     public init(
@@ -126,14 +132,40 @@ public struct ReplyOptions: Sendable, Equatable {
     public init() {}
 }
 
+/// Which stored conversation a request wants.
+public enum SessionWish: Sendable, Equatable {
+    /// None: nothing of the run is kept.
+    case none
+    /// A new one.
+    case new
+    /// One that exists, by its public id.
+    ///
+    /// - Parameter forks: Go on in a copy, and leave the conversation itself as it is.
+    case existing(id: String, forks: Bool)
+}
+
 /// Claude Code's tools and place for one run of the direct API.
 public struct AgentProfile: Sendable, Equatable {
     /// Tools the model has, by name.
     public var tools: [String]
     /// Permission rules that are granted: a tool's name or `Name(specifier)`.
     public var allowRules: [String]
-    /// The directory as the caller named it; nil for a fresh one.
+    /// Permission rules that are refused, whatever is granted.
+    public var denyRules: [String] = []
+    /// The directory as the caller named it; nil for the session's own, or a fresh one.
     public var workingDirectory: String?
+    /// Further directories that the file tools may work in, as the caller named them.
+    public var addedDirectories: [String] = []
+    /// The CLI's permission mode; nil for `default`.
+    public var permissionMode: String?
+    /// How many messages the model may write; nil for no limit.
+    public var maxTurns: Int?
+    /// What the run may cost, in US dollars; nil for no limit.
+    public var maxBudgetUSD: Double?
+    /// What is added to Claude Code's own system prompt.
+    public var appendedSystemPrompt: String?
+    /// MCP servers by name, in the form of the CLI's `mcpServers`.
+    public var mcpServers = JSONObject()
 
     /// A profile.
     public init(tools: [String], allowRules: [String], workingDirectory: String?) {

@@ -54,6 +54,8 @@ public struct ChildCommand: Sendable {
     public var environment: [String]
     /// The directory it starts in.
     public var directory: String
+    /// The same directory, opened by the caller, who saw then where it is; -1 to go by the path.
+    public var directoryDescriptor: CInt = -1
 
     /// A command.
     public init(executable: String, arguments: [String], environment: [String], directory: String) {
@@ -191,7 +193,8 @@ public struct ChildProcess: ~Copyable {
                     unsafe environment.withUnsafeBufferPointer { envp in
                         var request = unsafe clinux_spawn_request(
                             path: path, argv: argv.baseAddress, envp: envp.baseAddress, directory: directory,
-                            standard_input: input, standard_output: output, standard_error: errorOutput)
+                            directory_descriptor: command.directoryDescriptor, standard_input: input,
+                            standard_output: output, standard_error: errorOutput)
                         return unsafe clinux_spawn(&request, &step)
                     }
                 }

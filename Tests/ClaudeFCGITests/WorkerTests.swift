@@ -158,6 +158,32 @@ import Testing
         #expect(found == missing)
     }
 
+    @Test func `a directory that is open stays the one that was looked at`() throws {
+        let path = base.path + "/allowed/swapped"
+        try base.link("allowed/swapped", to: base.path + "/allowed/sub")
+        let directory = try WorkingDirectory.open(path, roots: roots)
+        try #require(unsafe unlink(path) == 0)
+        try base.link("allowed/swapped", to: base.path + "/outside")
+        #expect(directory.path == base.path + "/allowed/sub")
+        #expect(Files.linkTarget("/proc/self/fd/\(directory.descriptor)") == base.path + "/allowed/sub")
+        #expect(throws: APIError.self) { try WorkingDirectory.resolve(path, roots: roots) }
+    }
+
+    @Test(arguments: ["/proc/self/cwd", "/proc/self/root/etc", "/dev/fd"])
+    func `the kernel's own links don't lead around the roots`(_ path: String) throws {
+        let error = try #require(throws: APIError.self) { try WorkingDirectory.resolve(path, roots: roots) }
+        #expect(error.kind == .forbidden)
+    }
+
+    @Test func `a directory whose path is not UTF-8 is not taken`() throws {
+        let name: [CChar] = (base.path + "/allowed/").utf8.map { CChar(bitPattern: $0) } + [-1, 0]
+        try #require(unsafe mkdir(name, 0o700) == 0)
+        defer { unsafe rmdir(name) }
+        let link = base.path + "/allowed/to-bytes"
+        try #require(unsafe symlink(name, link) == 0)
+        #expect(throws: APIError.self) { try WorkingDirectory.resolve(link, roots: roots) }
+    }
+
     @Test func `without roots nothing is allowed`() throws {
         let error = try #require(throws: APIError.self) { try WorkingDirectory.resolve(base.path, roots: []) }
         #expect(error.kind == .forbidden)

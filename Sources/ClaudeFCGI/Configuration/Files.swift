@@ -116,6 +116,13 @@ enum Files {
         unsafe rmdir(path)
     }
 
+    /// Where a symbolic link leads; nil when there is none, or its target is not UTF-8.
+    static func linkTarget(_ path: String) -> String? {
+        var bytes = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+        let count = unsafe readlink(path, &bytes, bytes.count - 1)
+        return count > 0 ? String(validating: bytes[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self) : nil
+    }
+
     /// The path with every symbolic link resolved; nil when it leads nowhere.
     static func resolved(_ path: String) -> String? {
         guard let real = unsafe realpath(path, nil) else { return nil }

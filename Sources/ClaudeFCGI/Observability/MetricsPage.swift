@@ -6,7 +6,7 @@ import Glibc
 /// Every metric is declared here and nowhere else.
 enum MetricsPage {
     /// Statuses by number in shared memory; the last number is for any other.
-    static let statuses = [200, 400, 401, 403, 404, 405, 408, 413, 429, 499, 500, 502, 503, 504, 529]
+    static let statuses = [200, 400, 401, 403, 404, 405, 408, 413, 429, 499, 500, 502, 503, 504, 529, 202, 410]
 
     /// A status's number in shared memory.
     static func number(ofStatus status: Int) -> Int { statuses.firstIndex(of: status) ?? statuses.count }

@@ -93,7 +93,7 @@ public struct MessagesStream: StreamEncoder {
                     "usage": usage.messageDeltaJSON,
                 ], to: &out)
             append("message_stop", [:], to: &out)
-        case .started, .counted, .rateLimit, .finished, .failed: break
+        case .started, .toolResult, .counted, .rateLimit, .finished, .failed: break
         }
     }
 

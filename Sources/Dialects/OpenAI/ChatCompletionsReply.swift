@@ -96,7 +96,7 @@ public struct ChatCompletionsStream: StreamEncoder {
         case .messageEnded(let stopReason, let usage):
             ended = (stopReason, (ended?.usage ?? TokenUsage()) + usage)
         case .answered: answered(to: &out)
-        case .started, .citation, .signature, .counted, .rateLimit, .finished, .failed: break
+        case .started, .citation, .signature, .toolResult, .counted, .rateLimit, .finished, .failed: break
         }
     }
 

@@ -63,7 +63,8 @@ public struct ResponsesStream: StreamEncoder {
             appendDelta(piece, to: &out)
         case .blockEnded: endPart(to: &out)
         case .answered: answered(to: &out)
-        case .started, .citation, .signature, .messageEnded, .counted, .rateLimit, .finished, .failed: break
+        case .started, .citation, .signature, .toolResult, .messageEnded, .counted, .rateLimit, .finished, .failed:
+            break
         }
     }
 
