@@ -8,6 +8,8 @@
 // wrote meanwhile. It is on the disk before the call returns (synchronous = FULL), except for marks of use, whose loss
 // costs nothing that was promised.
 //
+// Rows that go are removed in short transactions with pauses: another process's write gets its turn in between.
+//
 // A call waits for another process's lock until a deadline counted from the call's start, its wait for this process's
 // other threads included: behind a stuck process N threads fail together, not one after the other.
 
@@ -15,10 +17,19 @@ import Glibc
 internal import GRDB
 import Synchronization
 
-/// This process's connections to `sessions.db`.
-final class SessionDatabase: Sendable {
+/// This process's connections to `sessions.db`; its stores share them.
+public final class SessionDatabase: Sendable {
+    /// Rows that are removed in one transaction, unless ``batchTime`` ends it before.
+    private static let batchRows = 50
+    /// After this time no further row is removed in the same transaction: rows may be large.
+    private static let batchTime: Duration = .milliseconds(10)
+    /// Between two of these transactions; whoever waits for the lock looks as often as this.
+    private static let batchPause: UInt32 = 10_000
+    /// Pages given back to the disk at a time: 1 MiB.
+    private static let vacuumPages = 256
+
     /// Where the file is.
-    let path: String
+    public let path: String
     private let pool: DatabasePool
     private let lockWait: LockWait
     private let patience: Duration
@@ -26,10 +37,10 @@ final class SessionDatabase: Sendable {
     /// Opens the file, and makes or migrates it where needed.
     ///
     /// - Parameters:
-    ///   - path: In an existing directory.
-    ///   - patience: How long a call waits for another process's lock.
+    ///   - path: The file, in an existing directory; a new one is readable by its owner only.
+    ///   - patience: How long a call waits while another process has the file locked, before it fails as busy.
     @available(*, noasync, message: "blocks")
-    init(path: String, patience: Duration) throws(SessionStoreError) {
+    public init(path: String, patience: Duration = .seconds(2)) throws(SessionStoreError) {
         self.path = path
         self.patience = patience
         let lockWait = LockWait(deadline: .now + patience)
@@ -67,6 +78,84 @@ final class SessionDatabase: Sendable {
             }
         } catch {
             throw SessionStoreError(error, path: path)
+        }
+    }
+
+    /// Writes a mark of use, whose loss costs nothing that was promised; it is left out where it can't be written now.
+    ///
+    /// - Returns: Whether it was written.
+    @available(*, noasync, message: "blocks")
+    @discardableResult
+    func mark(_ body: (Database) throws -> Void) throws(SessionStoreError) -> Bool {
+        do throws(SessionStoreError) {
+            try write(reachesDisk: false, body)
+            return true
+        } catch {
+            guard error.isFull || error.isBusy || error.isReadOnly else { throw error }
+            return false
+        }
+    }
+
+    /// Removes rows in transactions that keep nobody waiting for long.
+    ///
+    /// Rows that are removed are gone even when a later transaction fails, so they are returned then, and not the error.
+    ///
+    /// - Parameters:
+    ///   - limit: How many at most.
+    ///   - givesSpaceBack: The file shrinks by a part of what became free.
+    ///   - excess: How many may go, asked in each transaction; nil for any number.
+    ///   - remove: Removes one row; nil when there is none left.
+    /// - Returns: What `remove` returned; fewer than `limit` when there are no more, or another process kept the lock.
+    @available(*, noasync, message: "blocks")
+    func removeInBatches<Removed>(
+        limit: Int, givesSpaceBack: Bool, excess: ((Database) throws -> Int)? = nil,
+        _ remove: (Database) throws -> Removed?
+    ) throws(SessionStoreError) -> [Removed] {
+        var all: [Removed] = []
+        while all.count < limit {
+            let batch: (removed: [Removed], isLast: Bool)
+            do throws(SessionStoreError) {
+                batch = try write { db in
+                    let excess = try excess?(db) ?? .max
+                    var batch = try Self.removeBatch(db, min(limit - all.count, Self.batchRows, excess), remove)
+                    batch.isLast = batch.isLast || batch.removed.count >= excess
+                    if givesSpaceBack, !batch.removed.isEmpty {
+                        try db.execute(sql: "PRAGMA incremental_vacuum(\(Self.vacuumPages))")
+                    }
+                    return batch
+                }
+            } catch {
+                guard !all.isEmpty else { throw error }
+                return all
+            }
+            all += batch.removed
+            if batch.isLast || all.count >= limit { break }
+            usleep(Self.batchPause)
+        }
+        return all
+    }
+
+    private static func removeBatch<Removed>(
+        _ db: Database, _ room: Int, _ remove: (Database) throws -> Removed?
+    ) throws -> (removed: [Removed], isLast: Bool) {
+        let end = ContinuousClock.now + batchTime
+        var removed: [Removed] = []
+        while removed.count < room, removed.isEmpty || ContinuousClock.now < end {
+            guard let one = try remove(db) else { return (removed, true) }
+            removed.append(one)
+        }
+        return (removed, false)
+    }
+
+    /// What a column holds, not by the row's subscript: it ends the process when a damaged file has another type there.
+    func value<Value: DatabaseValueConvertible & StatementColumnConvertible>(
+        _ row: Row, _ column: String
+    ) throws(SessionStoreError) -> Value {
+        do {
+            return try row.decode(forColumn: column)
+        } catch {
+            // The error itself shows the row.
+            throw .unreadable(path: path, column: column)
         }
     }
 

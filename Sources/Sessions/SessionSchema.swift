@@ -41,7 +41,59 @@ enum SessionSchema {
                 CREATE INDEX response_by_owner ON response (owner, last_used);
                 CREATE INDEX response_by_use ON response (last_used);
                 CREATE INDEX response_by_runner ON response (runner_pid) WHERE runner_pid IS NOT NULL;
-                """)
+                """),
+        // `begun` is 1 until the first turn is whole, and then `turns` is not 0. It is a column of its own because an
+        // index with `turns > 0` as its condition counts no rows without reading each.
+        Migration(
+            name: "002 sessions and runs",
+            sql: """
+                CREATE TABLE session (
+                    id TEXT NOT NULL PRIMARY KEY,
+                    owner TEXT NOT NULL,
+                    begun INTEGER NOT NULL,
+                    cli_session_id TEXT NOT NULL,
+                    title TEXT,
+                    working_directory TEXT NOT NULL,
+                    owns_directory INTEGER NOT NULL,
+                    model TEXT NOT NULL,
+                    profile TEXT NOT NULL,
+                    transcript_bytes INTEGER NOT NULL,
+                    turns INTEGER NOT NULL,
+                    input_tokens INTEGER NOT NULL,
+                    output_tokens INTEGER NOT NULL,
+                    cache_read_tokens INTEGER NOT NULL,
+                    cache_creation_tokens INTEGER NOT NULL,
+                    cost_usd REAL NOT NULL,
+                    created INTEGER NOT NULL,
+                    last_used INTEGER NOT NULL,
+                    settings TEXT NOT NULL,
+                    conversation TEXT
+                ) STRICT;
+                CREATE INDEX session_by_owner ON session (owner, begun, created);
+                CREATE INDEX session_by_creation ON session (begun, created);
+                CREATE INDEX session_by_use ON session (begun, last_used);
+                CREATE INDEX session_by_cli_session ON session (cli_session_id) WHERE cli_session_id <> '';
+                CREATE TABLE run (
+                    id TEXT NOT NULL PRIMARY KEY,
+                    owner TEXT NOT NULL,
+                    session_id TEXT,
+                    state TEXT NOT NULL,
+                    created INTEGER NOT NULL,
+                    last_used INTEGER NOT NULL,
+                    runner_pid INTEGER,
+                    runner_start_time INTEGER,
+                    cancel_requested INTEGER NOT NULL,
+                    progress TEXT NOT NULL,
+                    result TEXT,
+                    error TEXT
+                ) STRICT;
+                CREATE INDEX run_by_use ON run (last_used);
+                CREATE INDEX run_by_runner ON run (runner_pid) WHERE runner_pid IS NOT NULL;
+                CREATE TABLE maintenance (
+                    task TEXT NOT NULL PRIMARY KEY,
+                    last INTEGER NOT NULL
+                ) STRICT;
+                """),
     ]
 
     /// Another process did this step between our look and our transaction.

@@ -66,3 +66,6 @@ public struct StoredResponse: Sendable, Equatable {
         self.cancelRequested = cancelRequested
     }
 }
+
+extension StoredResponse: BackgroundThing {}
+extension StoredResponse.State: BackgroundState {}

@@ -1,0 +1,252 @@
+// The rules of what a process runs in the background: responses and runs, a table of each.
+//
+// A thing begins in a state that is not terminal, and ends once: the first terminal state that is written stays, and
+// what comes later is ignored. So a cancellation is never overwritten by the answer of a run that had not noticed it
+// yet, and an answer that was whole first stays whole. A request to cancel is only a mark: whoever runs the thing looks
+// for it several times a second, ends the CLI and writes `cancelled`; the one who asked may write `cancelled` at once.
+//
+// A row with a runner belongs to a live process, or is found abandoned and fails; it neither expires nor makes room.
+
+internal import GRDB
+
+/// Where something that runs in the background stands.
+protocol BackgroundState: RawRepresentable<String>, CaseIterable {
+    /// Nothing changes it any more.
+    var isTerminal: Bool { get }
+    /// The state of a thing that an error ended.
+    static var failed: Self { get }
+}
+
+/// Something that a process runs in the background: the part of it that is the same for all kinds.
+protocol BackgroundThing {
+    /// The states that it can have.
+    associatedtype State: BackgroundState
+
+    /// The public id.
+    var id: String { get }
+    /// The key's name; for every other key the row does not exist.
+    var owner: String { get }
+    /// Where it stands.
+    var state: State { get }
+    /// Seconds since 1970.
+    var created: Int { get }
+    /// Seconds since 1970; what expiry counts from.
+    var lastUsed: Int { get set }
+    /// The process that runs it.
+    var runnerPID: Int32? { get }
+    /// That process's start time.
+    var runnerStartTime: UInt64? { get }
+    /// The caller asked for its end.
+    var cancelRequested: Bool { get }
+}
+
+/// One table of things that run in the background.
+///
+/// Every call blocks.
+struct BackgroundTable<Thing: BackgroundThing> {
+    /// Columns of this kind alone, and their texts.
+    typealias Texts = [String: String?]
+
+    /// What a change met.
+    enum Change: Equatable {
+        /// It was made.
+        case made
+        /// The thing had ended before.
+        case endedBefore
+        /// There is no such thing.
+        case missing
+    }
+
+    /// Where the table is.
+    let database: SessionDatabase
+    /// The table's name.
+    let name: String
+    /// Reads a whole row.
+    let decode: @Sendable (Row) throws(SessionStoreError) -> Thing
+
+    /// The states of a thing that has not ended, as SQL.
+    private var open: String {
+        Thing.State.allCases.filter { !$0.isTerminal }.map { "'\($0.rawValue)'" }.joined(separator: ", ")
+    }
+
+    /// Stores a new thing; one that has ended is stored without its runner.
+    func insert(_ thing: Thing, texts: Texts) throws(SessionStoreError) {
+        let runner = thing.state.isTerminal ? nil : thing.runnerPID
+        let startTime = runner.map { _ in Int64(bitPattern: thing.runnerStartTime ?? 0) }
+        var values: [String: (any DatabaseValueConvertible)?] = [
+            "id": thing.id, "owner": thing.owner, "state": thing.state.rawValue, "created": thing.created,
+            "last_used": thing.lastUsed, "runner_pid": runner, "runner_start_time": startTime,
+            "cancel_requested": thing.cancelRequested,
+        ]
+        for (column, text) in texts { values.updateValue(text, forKey: column) }
+        let columns = values.keys.sorted()
+        try database.write { db in
+            try db.execute(
+                sql: """
+                    INSERT INTO \(name) (\(columns.joined(separator: ", ")))
+                    VALUES (\(columns.map { ":" + $0 }.joined(separator: ", ")))
+                    """,
+                arguments: StatementArguments(values))
+        }
+    }
+
+    /// Writes how a thing goes on or ends, and counts that as a use; without effect on one that has ended.
+    ///
+    /// - Parameters:
+    ///   - state: A terminal one also takes the runner off.
+    ///   - texts: A nil one leaves its column as it is.
+    ///   - now: Seconds since 1970.
+    ///   - reachesDisk: As in ``SessionDatabase/write(reachesDisk:_:)``.
+    func change(
+        id: String, state: Thing.State, texts: Texts, now: Int, reachesDisk: Bool = true
+    ) throws(SessionStoreError) -> Change {
+        var values: [String: (any DatabaseValueConvertible)?] = [
+            "id": id, "state": state.rawValue, "now": now, "ends": state.isTerminal,
+        ]
+        for (column, text) in texts { values.updateValue(text, forKey: column) }
+        let assignments = texts.keys.sorted().map { "\($0) = coalesce(:\($0), \($0)), " }.joined()
+        return try database.write(reachesDisk: reachesDisk) { db in
+            try db.execute(
+                sql: """
+                    UPDATE \(name) SET state = :state, \(assignments)last_used = max(last_used, :now),
+                        runner_pid = iif(:ends, NULL, runner_pid),
+                        runner_start_time = iif(:ends, NULL, runner_start_time)
+                    WHERE id = :id AND state IN (\(open))
+                    """,
+                arguments: StatementArguments(values))
+            if db.changesCount > 0 { return .made }
+            let exists = try Bool.fetchOne(
+                db, sql: "SELECT EXISTS (SELECT 1 FROM \(name) WHERE id = ?)", arguments: [id])
+            return exists == true ? .endedBefore : .missing
+        }
+    }
+
+    /// Reads a thing and leaves it as it is.
+    func thing(id: String, owner: String) throws(SessionStoreError) -> Thing? {
+        let row = try database.read { db in
+            try Row.fetchOne(db, sql: "SELECT * FROM \(name) WHERE id = ? AND owner = ?", arguments: [id, owner])
+        }
+        guard let row else { return nil }
+        return try decode(row)
+    }
+
+    /// Reads a thing and marks it as used, unless the mark can't be written now.
+    func used(id: String, owner: String, now: Int) throws(SessionStoreError) -> Thing? {
+        guard var found = try thing(id: id, owner: owner) else { return nil }
+        guard found.lastUsed < now else { return found }
+        let isMarked = try database.mark { db in
+            try db.execute(
+                sql: "UPDATE \(name) SET last_used = max(last_used, ?) WHERE id = ? AND owner = ?",
+                arguments: [now, id, owner])
+        }
+        if isMarked { found.lastUsed = now }
+        return found
+    }
+
+    /// Deletes a thing; one that runs then finds that its cancellation is requested.
+    func delete(id: String, owner: String) throws(SessionStoreError) -> Bool {
+        try database.write { db in
+            try db.execute(sql: "DELETE FROM \(name) WHERE id = ? AND owner = ?", arguments: [id, owner])
+            return db.changesCount > 0
+        }
+    }
+
+    /// Asks for the end of a thing; without effect on one that has ended.
+    ///
+    /// - Returns: The thing as it is now; nil when there is none.
+    func requestCancel(id: String, owner: String) throws(SessionStoreError) -> Thing? {
+        try database.write { db in
+            try db.execute(
+                sql: "UPDATE \(name) SET cancel_requested = 1 WHERE id = ? AND owner = ? AND state IN (\(open))",
+                arguments: [id, owner])
+        }
+        return try thing(id: id, owner: owner)
+    }
+
+    /// Whether a run should stop: its end was asked for, it was deleted, or somebody else ended it.
+    func isCancelRequested(id: String) throws(SessionStoreError) -> Bool {
+        try database.read { db in
+            let isWanted = try Bool.fetchOne(
+                db.cachedStatement(
+                    sql: "SELECT cancel_requested = 0 AND state IN (\(open)) FROM \(name) WHERE id = ?"),
+                arguments: [id])
+            return isWanted != true
+        }
+    }
+
+    /// Fails every thing whose runner is dead, and counts that as a use; each is failed, and named, by one process.
+    ///
+    /// - Parameters:
+    ///   - now: Seconds since 1970.
+    ///   - isAlive: Whether the process with this number and start time lives.
+    ///   - texts: What a failed thing's columns then hold; asked outside of the transaction.
+    /// - Returns: The ids of those that failed.
+    func failAbandoned(
+        now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool,
+        texts: (_ id: String, _ owner: String) throws(SessionStoreError) -> Texts?
+    ) throws(SessionStoreError) -> [String] {
+        let running = try database.read { db in
+            try Row.fetchAll(
+                db, sql: "SELECT id, owner, runner_pid, runner_start_time FROM \(name) WHERE runner_pid IS NOT NULL")
+        }
+        var failed: [String] = []
+        for row in running {
+            let id: String = try database.value(row, "id")
+            let pid: Int32 = try database.value(row, "runner_pid")
+            let startTime: Int64 = try database.value(row, "runner_start_time")
+            guard !isAlive(pid, UInt64(bitPattern: startTime)),
+                let texts = try texts(id, try database.value(row, "owner"))
+            else { continue }
+            var values: [String: (any DatabaseValueConvertible)?] = [
+                "id": id, "state": Thing.State.failed.rawValue, "now": now, "pid": pid, "start_time": startTime,
+            ]
+            for (column, text) in texts { values.updateValue(text, forKey: column) }
+            let assignments = texts.keys.sorted().map { "\($0) = :\($0), " }.joined()
+            let isOurs = try database.write { db in
+                try db.execute(
+                    sql: """
+                        UPDATE \(name) SET state = :state, \(assignments)last_used = max(last_used, :now),
+                            runner_pid = NULL, runner_start_time = NULL
+                        WHERE id = :id AND runner_pid = :pid AND runner_start_time = :start_time
+                        """,
+                    arguments: StatementArguments(values))
+                return db.changesCount > 0
+            }
+            if isOurs { failed.append(id) }
+        }
+        return failed
+    }
+
+    /// Removes things that nobody used for long, the oldest first, and gives some disk space back.
+    ///
+    /// - Returns: The ids of those that are gone.
+    func removeExpired(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [String] {
+        try database.removeInBatches(limit: limit, givesSpaceBack: true) { db in
+            try String.fetchAll(
+                db.cachedStatement(
+                    sql: """
+                        DELETE FROM \(name) WHERE rowid = (
+                            SELECT rowid FROM \(name) WHERE last_used < ? AND runner_pid IS NULL
+                            ORDER BY last_used LIMIT 1)
+                        RETURNING id
+                        """),
+                arguments: [unusedSince]
+            ).first
+        }
+    }
+
+    /// Which of these ids have a row.
+    func known(ids: [String]) throws(SessionStoreError) -> Set<String> {
+        try database.known(ids, sql: "SELECT 1 FROM \(name) WHERE id = ?")
+    }
+}
+
+extension SessionDatabase {
+    /// Which of these values a statement finds a row for, in one consistent state.
+    func known(_ values: [String], sql: String) throws(SessionStoreError) -> Set<String> {
+        try read { db in
+            let statement = try db.cachedStatement(sql: sql)
+            return try Set(values.filter { try Bool.fetchOne(statement, arguments: [$0]) == true })
+        }
+    }
+}
