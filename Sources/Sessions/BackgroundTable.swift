@@ -221,8 +221,8 @@ struct BackgroundTable<Thing: BackgroundThing> {
     ///
     /// - Returns: The ids of those that are gone.
     func removeExpired(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [String] {
-        try database.removeInBatches(limit: limit, givesSpaceBack: true) { db in
-            try String.fetchAll(
+        let rows = try database.removeInBatches(limit: limit, givesSpaceBack: true) { db in
+            try Row.fetchAll(
                 db.cachedStatement(
                     sql: """
                         DELETE FROM \(name) WHERE rowid = (
@@ -233,6 +233,9 @@ struct BackgroundTable<Thing: BackgroundThing> {
                 arguments: [unusedSince]
             ).first
         }
+        var ids: [String] = []
+        for row in rows { ids.append(try database.value(row, "id")) }
+        return ids
     }
 
     /// Which of these ids have a row.
