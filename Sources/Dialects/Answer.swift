@@ -19,6 +19,10 @@ public struct Answer: Sendable, Equatable {
     /// Tokens and number of parts of the messages that have ended.
     private var endedUsage = TokenUsage()
     private var endedBlocks = 0
+    /// How many messages of the model's have ended.
+    public private(set) var messageCount = 0
+    /// Where the parts of the last message begin.
+    private var lastMessageStart = 0
 
     /// An empty answer.
     public init() {}
@@ -32,6 +36,7 @@ public struct Answer: Sendable, Equatable {
         case .messageStarted(let id, let model, let usage):
             // What is left of a message that broke off is not part of the answer.
             blocks.removeLast(blocks.count - endedBlocks)
+            lastMessageStart = endedBlocks
             if self.id.isEmpty || endedBlocks == 0 { self.id = id }
             if !model.isEmpty { self.model = model }
             self.usage = endedUsage + usage
@@ -43,6 +48,7 @@ public struct Answer: Sendable, Equatable {
             self.stopReason = stopReason
             endedUsage = endedUsage + usage
             endedBlocks = blocks.count
+            messageCount += 1
             self.usage = endedUsage
         case .finished(let summary):
             self.summary = summary
@@ -61,6 +67,27 @@ public struct Answer: Sendable, Equatable {
         blocks.reduce(into: "") { text, block in
             if case .text = block.kind { text += block.content }
         }
+    }
+
+    /// The text of the model's last message.
+    public var lastMessageText: String {
+        blocks[lastMessageStart...].reduce(into: "") { text, block in
+            if case .text = block.kind { text += block.content }
+        }
+    }
+
+    /// The tools that were called, in the order of their first call, and how often.
+    public var toolsUsed: [(name: String, count: Int)] {
+        var used: [(name: String, count: Int)] = []
+        for block in blocks {
+            guard case .toolUse(_, let name) = block.kind else { continue }
+            if let index = used.firstIndex(where: { $0.name == name }) {
+                used[index].count += 1
+            } else {
+                used.append((name, 1))
+            }
+        }
+        return used
     }
 
     /// All that the model thought aloud.
@@ -87,12 +114,15 @@ public struct ReplyContext: Sendable {
     public var created: Int
     /// What tells one version of the CLI from another: OpenAI's `system_fingerprint`.
     public var fingerprint: String
+    /// The id of the session that the request is a turn of.
+    public var sessionID: String?
 
     /// A context.
-    public init(requestID: String, created: Int, fingerprint: String = "fp_claude") {
+    public init(requestID: String, created: Int, fingerprint: String = "fp_claude", sessionID: String? = nil) {
         self.requestID = requestID
         self.created = created
         self.fingerprint = fingerprint
+        self.sessionID = sessionID
     }
 }
 

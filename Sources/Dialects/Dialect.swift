@@ -41,8 +41,9 @@ public enum Dialect: String, Sendable, CaseIterable {
 
     /// The event that ends a stream which fails after its first byte; its form in each API's streams.
     public func appendErrorEvent(_ error: APIError, requestID: String, to out: inout [UInt8]) {
+        let body = errorBody(error, requestID: requestID)
         if self != .openAI { ServerSentEvents.append(event: "error", to: &out) }
-        ServerSentEvents.append(data: errorBody(error, requestID: requestID), to: &out)
+        ServerSentEvents.append(data: self == .direct ? body["error"] ?? body : body, to: &out)
     }
 
     /// What keeps a silent stream's connection open: a comment, which every client skips; with it Anthropic's own `ping`.

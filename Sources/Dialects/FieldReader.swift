@@ -64,6 +64,12 @@ struct FieldReader {
         try member(key, "a whole number") { $0.intValue }
     }
 
+    func integer(_ key: String, in range: ClosedRange<Int>) throws(APIError) -> Int? {
+        try member(key, "a whole number from \(range.lowerBound) to \(range.upperBound)") { value in
+            value.intValue.flatMap { range.contains($0) ? $0 : nil }
+        }
+    }
+
     func array(_ key: String) throws(APIError) -> [JSONValue]? {
         try member(key, "an array") { $0.arrayValue }
     }

@@ -22,7 +22,8 @@ public enum RunEvent: Sendable, Equatable {
     case toolResult(JSONValue)
     /// The model's message has ended, and why.
     case messageEnded(stopReason: StopReason, usage: TokenUsage)
-    /// The answer is whole: nothing of it follows. What the CLI still reports of the run comes as ``finished(_:)``.
+    /// The answer is whole: nothing of it follows. What the CLI reports of the run comes as ``finished(_:)``: behind it in a
+    /// chat, before it in a run of Claude Code, where it is part of the answer.
     case answered
     /// How many tokens the prompt has, when only that was asked.
     case counted(tokens: Int)

@@ -57,6 +57,26 @@ extension RunRequest {
         }
     }
 
+    /// The request with the directories that `addDirs` was found to mean, in the same order.
+    ///
+    /// - Throws: ``APIError`` for a directory whose name a rule of the CLI's would read as a pattern.
+    public func resolvingDirectories(_ directories: [String]) throws(APIError) -> RunRequest {
+        guard case .agent(var agent) = profile else { return self }
+        for (index, directory) in directories.enumerated() {
+            guard !directory.utf8.contains(where: { Self.patternBytes.contains($0) || $0 < 0x20 }) else {
+                let path = "addDirs[\(index)]"
+                throw .invalid(
+                    path, "`\(path)`: a directory with any of `* ? [ ] { } ! \\` in its path can't be added.")
+            }
+        }
+        agent.addedDirectories = directories
+        var request = self
+        request.profile = .agent(agent)
+        return request
+    }
+
+    private static let patternBytes = Set("*?[]{}!\\".utf8)
+
     /// Asks for an answer that fits a JSON Schema.
     ///
     /// - Parameter path: Where the request has the schema.
@@ -70,6 +90,17 @@ extension RunRequest {
         outputSchema = schema
         outputSchemaParameter = path
     }
+
+    /// Whether the CLI is Claude Code, and not a plain way to the model.
+    var isAgent: Bool { if case .agent = profile { true } else { false } }
+
+    /// Whether the model has tools of the CLI's own.
+    var usesCLITools: Bool { isAgent || !hostTools.isEmpty }
+
+    /// The caller's tools as the CLI is told of them.
+    ///
+    /// Without tools of the CLI's own the choice of none is told to the API itself.
+    var offeredTools: [Tool] { !hostTools.isEmpty && toolChoice?["type"] == "none" ? [] : tools }
 
     private static func isToolResult(_ block: JSONValue) -> Bool { block["type"] == "tool_result" }
 }

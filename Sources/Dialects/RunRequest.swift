@@ -101,6 +101,10 @@ public struct RunRequest: Sendable, Equatable {
     public var timeout: Duration?
     /// Whether the caller is answered at once and fetches the result later.
     public var isBackground = false
+    /// Tools of the CLI's own that a chat has by the operator's choice; their calls are not shown.
+    public var hostTools: [ToolRule] = []
+    /// Whether a chat has Claude Code's own system prompt, with the caller's added to it.
+    public var usesClaudeCodePrompt = false
 
     /// A request.
     public init(
@@ -154,7 +158,8 @@ public struct AgentProfile: Sendable, Equatable {
     public var denyRules: [String] = []
     /// The directory as the caller named it; nil for the session's own, or a fresh one.
     public var workingDirectory: String?
-    /// Further directories that the file tools may work in, as the caller named them.
+    /// Further directories that the file tools may work in: as the caller named them, and once they have been looked at
+    /// where they are (``RunRequest/resolvingDirectories(_:)``).
     public var addedDirectories: [String] = []
     /// The CLI's permission mode; nil for `default`.
     public var permissionMode: String?

@@ -89,7 +89,10 @@ import Testing
     }
 
     @Test func `an agent keeps Claude Code's prompt`() {
-        #expect(!Talk(Self.request(Self.agent)).written[0].contains("systemPrompt"))
+        let line = Talk(Self.request(Self.agent)).written[0]
+        #expect(!line.contains(#""systemPrompt":"#))
+        // Else one that goes on keeps the prompt that it began with.
+        #expect(line.contains(#""systemPromptSnapshot":false"#))
     }
 
     @Test func `without settings the turn follows at once`() {

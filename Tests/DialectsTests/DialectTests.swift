@@ -77,7 +77,8 @@ import Testing
         let error = Self.error(kind)
         var bytes: [UInt8] = []
         dialect.appendErrorEvent(error, requestID: "r", to: &bytes)
-        let data = "data: \(text(dialect.errorBody(error, requestID: "r")))\n\n"
+        let body = dialect.errorBody(error, requestID: "r")
+        let data = "data: \(text(dialect == .direct ? body["error"] ?? nil : body))\n\n"
         #expect(String(decoding: bytes, as: UTF8.self) == (dialect == .openAI ? data : "event: error\n" + data))
     }
 

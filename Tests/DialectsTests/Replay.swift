@@ -53,7 +53,8 @@ struct Replay {
             if request.isStreaming { stream = MessagesStream() }
         default:
             dialect = .direct
-            request = try DirectRequest.decode(body)
+            request = try DirectRequest.decode(body, policy: Transcript.policy)
+            if request.isStreaming { stream = DirectStream(context: Transcript.directContext) { .zero } }
         }
         let catalog = try ModelCatalog.recorded()
         let model = try request.model.map { try catalog.resolve($0) }
@@ -92,7 +93,6 @@ struct Replay {
         answer.append(event)
         stream?.encode(event, into: &body)
         guard stream == nil else { return }
-        // The direct API's result is the CLI's own report, so it waits for that.
         switch (event, path) {
         case (.answered, "/v1/chat/completions"):
             whole = ChatCompletionsReply.whole([answer], options: request.reply, context: Transcript.context)
@@ -100,7 +100,8 @@ struct Replay {
             whole = CompletionsReply.whole([answer], prompts: [prompt], context: Transcript.context)
         case (.answered, "/v1/messages"): whole = MessagesReply.whole(answer)
         case (.answered, "/v1/messages/count_tokens"): whole = MessagesReply.count(answer)
-        case (.finished, "/api/run"): whole = DirectReply.whole(answer, id: Transcript.runID, duration: .zero)
+        case (.answered, "/api/run"):
+            whole = DirectReply.whole(answer, context: Transcript.directContext, duration: .zero)
         default: break
         }
     }

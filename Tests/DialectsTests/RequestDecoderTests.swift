@@ -63,10 +63,17 @@ import Testing
             (.anthropic, "stop_sequences", ["an array"]), (.anthropic, "metadata", ["an object"]),
             (.anthropic, "service_tier", ["a string"]), (.anthropic, "tools", ["an array"]),
             (.anthropic, "tool_choice", ["an object"]), (.anthropic, "thinking", ["an object"]),
-            (.direct, "prompt", ["a string"]), (.direct, "model", ["a string"]),
-            (.direct, "allowedTools", ["an array"]),
+            (.direct, "prompt", ["a string", "an array"]), (.direct, "model", ["a string"]),
+            (.direct, "allowedTools", ["an array"]), (.direct, "disallowedTools", ["an array"]),
             (.direct, "workingDirectory", ["a string"]), (.direct, "sessionId", ["a string"]),
-            (.direct, "stream", ["a boolean"]),
+            (.direct, "stream", ["a boolean"]), (.direct, "background", ["a boolean"]),
+            (.direct, "fork", ["a boolean"]), (.direct, "ephemeral", ["a boolean"]), (.direct, "effort", ["a string"]),
+            (.direct, "permissionMode", ["a string"]), (.direct, "addDirs", ["an array"]),
+            (.direct, "systemPrompt", ["a string"]), (.direct, "appendSystemPrompt", ["a string"]),
+            (.direct, "schema", ["an object"]), (.direct, "maxTurns", ["a number"]),
+            (.direct, "maxBudgetUsd", ["a number"]), (.direct, "timeoutMs", ["a number"]),
+            (.direct, "mcpServers", ["an object"]), (.openAI, "session_id", ["a string"]),
+            (.anthropic, "session_id", ["a string"]),
         ] as [(RequestDecoder, String, [String])])
     func `a field of the wrong type is named`(_ decoder: RequestDecoder, _ field: String, _ taken: [String]) throws {
         for value in Self.kinds where !taken.contains(value.kindDescription) {
@@ -94,8 +101,16 @@ import Testing
             (.anthropic, "service_tier", ["auto"]), (.anthropic, "tools", [[]]),
             (.anthropic, "tool_choice", [["type": "none"]]),
             (.anthropic, "thinking", [["type": "disabled"]]), (.anthropic, "system", ["", [], "x"]),
-            (.direct, "allowedTools", [[], ["Bash"], ["Bash(git *)", "Read"]]), (.direct, "stream", [false]),
-            (.direct, "workingDirectory", ["/srv/x"]),
+            (.direct, "allowedTools", [[], ["Bash"], ["Bash(git *)", "Read"]]), (.direct, "stream", [false, true]),
+            (.direct, "workingDirectory", ["/srv/x"]), (.direct, "effort", ["low", "max"]),
+            (.direct, "maxTurns", [1, 500]), (.direct, "maxBudgetUsd", [0.01, 1, 1_000_000]),
+            (.direct, "timeoutMs", [1000, 600_000, .number("5e3")]), (.direct, "background", [true, false]),
+            (.direct, "ephemeral", [true, false]), (.direct, "fork", [false]), (.direct, "sessionId", ["any"]),
+            (.direct, "permissionMode", ["default", "acceptEdits", "plan", "dontAsk"]),
+            (.direct, "addDirs", [[], ["/srv/a", "/srv/b c"]]), (.direct, "mcpServers", [[:]]),
+            (.direct, "schema", [["type": "object"], [:]]), (.direct, "systemPrompt", ["x"]),
+            (.direct, "disallowedTools", [[], ["Bash"], ["Bash(rm *)", "Write(./a/**)", "Read(//etc/**)"]]),
+            (.openAI, "session_id", ["s"]), (.anthropic, "session_id", ["s"]),
         ] as [(RequestDecoder, String, [JSONValue])])
     func `a good value is taken`(_ decoder: RequestDecoder, _ field: String, _ values: [JSONValue]) throws {
         for value in values {
@@ -124,7 +139,25 @@ import Testing
             (.anthropic, "thinking", [[:], ["type": 1]], "thinking.type"),
             (.anthropic, "system", [[1]], "system[0]"), (.anthropic, "system", [[["type": "image"]]], "system[0].type"),
             (.anthropic, "system", [[["type": "text"]]], "system[0].text"),
-            (.direct, "prompt", ["", " \n\u{3000}"], "prompt"), (.direct, "stream", [true], "stream"),
+            (.direct, "prompt", ["", " \n\u{3000}", []], "prompt"), (.direct, "prompt", [["x"]], "prompt[0]"),
+            (.direct, "prompt", [[["type": "tool_result", "tool_use_id": "t"]]], "prompt[0].type"),
+            (.direct, "prompt", [[["type": "text", "text": " "]]], "prompt[0].text"),
+            (.direct, "prompt", [[["type": "image", "source": ["type": "file"]]]], "prompt[0].source.type"),
+            (.direct, "effort", ["none", "extreme"], "effort"), (.direct, "fork", [true], "fork"),
+            (.direct, "permissionMode", ["yolo", "Plan"], "permissionMode"),
+            (.direct, "addDirs", [["x"], ["/a/../b"], ["/a\0"]], "addDirs[0]"),
+            (.direct, "addDirs", [["/a", "b"]], "addDirs[1]"), (.direct, "addDirs", [[1]], "addDirs"),
+            (.direct, "systemPrompt", ["", " "], "systemPrompt"),
+            (.direct, "appendSystemPrompt", [""], "appendSystemPrompt"),
+            (.direct, "schema", [["type": "array"]], "schema.type"),
+            (.direct, "schema", [["anyOf": []]], "schema.anyOf"), (.direct, "maxTurns", [0, -1, 1.5], "maxTurns"),
+            (.direct, "maxBudgetUsd", [0, -1, 1_000_001, .number("1e400")], "maxBudgetUsd"),
+            (.direct, "timeoutMs", [999, 600_001, 1500.5], "timeoutMs"),
+            (
+                .direct, "disallowedTools",
+                [["bash"], ["Bash("], ["mcp__x"], ["Read(etc)"], ["Write(~/x)"], ["Edit(./../x)"]], "disallowedTools[0]"
+            ),
+            (.openAI, "session_id", [" "], "session_id"), (.anthropic, "session_id", [""], "session_id"),
             (.direct, "allowedTools", [[1]], "allowedTools"),
             (
                 .direct, "allowedTools",
@@ -323,57 +356,5 @@ import Testing
 
     @Test func `the token limit is the answer's`() throws {
         #expect(try RequestDecoder.anthropic.decode(RequestDecoder.anthropic.body).maxOutputTokens == 10)
-    }
-}
-
-@Suite struct DirectRequestTests {
-    private func profile(_ request: RunRequest) throws -> AgentProfile {
-        guard case .agent(let profile) = request.profile else { throw APIError(.internal, "no agent profile") }
-        return profile
-    }
-
-    @Test func `a run that names no tools gets the reading ones and no grant`() throws {
-        let profile = try profile(DirectRequest.decode(["prompt": "x"]))
-        #expect(profile == AgentProfile(tools: ["Glob", "Grep", "Read"], allowRules: [], workingDirectory: nil))
-    }
-
-    @Test func `an empty list of tools means none`() throws {
-        #expect(try profile(RequestDecoder.direct.with("allowedTools", [])).tools == [])
-    }
-
-    @Test(arguments: [
-        "Read(//etc/**)", "Read(/etc/passwd)", "Write(~/x)", "Edit(../x)", "Edit(./../x)", "Read(./a/../../x)",
-        "Glob(**)",
-        "Write(x)",
-    ])
-    func `a file tool is not granted anything beyond the directory`(_ rule: String) throws {
-        let error = try #require(throws: APIError.self) {
-            try DirectRequest.decode(["prompt": "x", "allowedTools": [.string(rule)]])
-        }
-        #expect(error.kind == .invalidRequest && error.parameter == "allowedTools[0]")
-    }
-
-    @Test func `a path in the directory can be granted alone`() throws {
-        let request = try DirectRequest.decode(["prompt": "x", "allowedTools": ["Write(./src/**)", "Read(./a.txt)"]])
-        guard case .agent(let profile) = request.profile else { return #expect(Bool(false), "no agent") }
-        #expect(profile.allowRules == ["Edit(./src/**)", "Read(./a.txt)"] && profile.tools == ["Write", "Read"])
-    }
-
-    @Test func `tools come from the rules' names, each once, and file tools keep to the directory`() throws {
-        let profile = try profile(
-            RequestDecoder.direct.with("allowedTools", ["Bash(git *)", "Bash(ls (x))", "Read", "Write"]))
-        #expect(profile.tools == ["Bash", "Read", "Write"])
-        #expect(profile.allowRules == ["Bash(git *)", "Bash(ls (x))", "Read(./**)", "Edit(./**)"])
-    }
-
-    @Test func `a session is not found`() throws {
-        let error = try RequestDecoder.direct.error(with: "sessionId", "abc\nX: y é")
-        #expect(error.kind == .sessionNotFound)
-        #expect(error.parameter == "sessionId")
-        #expect(!error.message.contains("\n"))
-    }
-
-    @Test func `the directory is the caller's and checked later`() throws {
-        #expect(try profile(RequestDecoder.direct.with("workingDirectory", "/a/../b")).workingDirectory == "/a/../b")
     }
 }

@@ -7,12 +7,14 @@ struct RequestDecoder: Sendable, CustomTestStringConvertible {
 
     static let openAI = RequestDecoder(
         dialect: .openAI, body: ["model": "sonnet", "messages": [["role": "user", "content": "Hi"]]],
-        decode: ChatCompletionsRequest.decode)
+        decode: { json throws(APIError) in try ChatCompletionsRequest.decode(json) })
     static let anthropic = RequestDecoder(
         dialect: .anthropic,
         body: ["model": "sonnet", "max_tokens": 10, "messages": [["role": "user", "content": "Hi"]]],
-        decode: MessagesRequest.decode)
-    static let direct = RequestDecoder(dialect: .direct, body: ["prompt": "Hi"], decode: DirectRequest.decode)
+        decode: { json throws(APIError) in try MessagesRequest.decode(json) })
+    static let direct = RequestDecoder(
+        dialect: .direct, body: ["prompt": "Hi"],
+        decode: { json throws(APIError) in try DirectRequest.decode(json, policy: DirectPolicy()) })
 
     let dialect: Dialect
     let body: JSONValue

@@ -25,7 +25,7 @@ import Testing
         let first = try Self.decode(
             #"{"instructions":"I","input":[{"role":"system","content":"S"},{"role":"user","content":"Q"}]}"#)
         let stored = text(first.conversation(with: Self.answer(Self.thought + Self.call, .toolUse)).json)
-        let conversation = try #require(ResponsesConversation(try json(stored)))
+        let conversation = try #require(Conversation(try json(stored)))
         #expect(text(conversation.json) == stored)
         var second = try Self.decode(
             #"{"instructions":"J","input":[{"type":"function_call_output","call_id":"toolu_1","output":"1"}]}"#)
@@ -62,7 +62,7 @@ import Testing
     @Test func `an input may be missing only where something is continued, and must end with the user`() throws {
         var request = try Self.decode(#"{"previous_response_id":"resp_1"}"#)
         #expect(request.previousID == "resp_1")
-        request.prepend(ResponsesConversation(turns: [.init(role: .assistant, blocks: [RunRequest.Turn.text("A")])]))
+        request.prepend(Conversation(turns: [.init(role: .assistant, blocks: [RunRequest.Turn.text("A")])]))
         let error = #expect(throws: APIError.self) { try request.finish() }
         #expect(error?.parameter == "input")
     }
@@ -85,7 +85,7 @@ import Testing
 
     @Test(arguments: ["null", "{}", #"{"system":[],"turns":[{"role":"system","content":[]}]}"#])
     func `what is no conversation is not taken for one`(_ body: String) throws {
-        #expect(ResponsesConversation(try json(body)) == nil)
+        #expect(Conversation(try json(body)) == nil)
     }
 
     @Test func `a caller who keeps the conversation sends thoughts back`() throws {

@@ -10,7 +10,9 @@ struct Transcript: Sendable, CustomTestStringConvertible {
     /// What takes the place of the time, the request's id and the run's id; `Scripts/record` writes the same.
     static let context = ReplyContext(
         requestID: "req-golden", created: 1_700_000_000, fingerprint: "fp_claude_2.1.330")
-    static let runID = "00000000-0000-4000-8000-00000000aaaa"
+    static let directContext = DirectContext(
+        id: "00000000-0000-4000-8000-00000000aaaa", sessionID: nil, workingDirectory: "/srv/w")
+    static let policy = DirectPolicy(allowsMCPServers: true)
 
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appending(path: "Transcripts")

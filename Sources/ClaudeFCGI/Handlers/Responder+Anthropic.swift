@@ -7,7 +7,7 @@ extension Responder {
     func messages(
         _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
-        let run = try decode(request, &log, MessagesRequest.decode)
+        let run = try decode(request, &log) { json throws(APIError) in try MessagesRequest.decode(json) }
         let form: ReplyForm =
             run.isStreaming ? .stream(MessagesStream()) : .whole { answers, _ in MessagesReply.whole(answers[0]) }
         try pipeline.run(

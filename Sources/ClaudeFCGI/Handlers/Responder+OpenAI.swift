@@ -7,7 +7,7 @@ extension Responder {
     func chatCompletions(
         _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
-        let run = try decode(request, &log, ChatCompletionsRequest.decode)
+        let run = try decode(request, &log) { json throws(APIError) in try ChatCompletionsRequest.decode(json) }
         let runs = try choices([run], &log)
         let context = context(log)
         let options = run.reply

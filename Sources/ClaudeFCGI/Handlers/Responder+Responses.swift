@@ -155,11 +155,11 @@ extension Responder {
             ])
     }
 
-    private func conversation(of id: String, _ client: AdmissionClient) throws(APIError) -> ResponsesConversation {
+    private func conversation(of id: String, _ client: AdmissionClient) throws(APIError) -> Conversation {
         let stored = try responses.use { store throws(SessionStoreError) in
             try store.response(id: id, owner: client.name, now: WallClock.now.seconds)
         }
-        guard let stored, let conversation = ResponsesConversation(try Self.json(stored.conversation)) else {
+        guard let stored, let conversation = Conversation(try Self.json(stored.conversation)) else {
             throw .invalid(
                 "previous_response_id",
                 "There is no response `\(id.prefix(64).filter { $0.isASCII && !$0.isWhitespace })`: it was never stored, has "

@@ -109,14 +109,37 @@ final class Responder: Sendable {
         case .responseCancel(let id): try cancelResponse(id, client, &reply)
         case .responseInput(let id): try answerResponseInput(id, client, request, &reply)
         case .run:
-            let run = try decode(request, &log, DirectRequest.decode)
-            let id = UUIDText.random()
+            let run = try decodeRun(request, &log)
+            let context = DirectContext(id: UUIDText.random(), sessionID: nil, workingDirectory: "")
             let form = ReplyForm.whole { answers, duration in
-                DirectReply.whole(answers[0], id: id, duration: duration)
+                DirectReply.whole(answers[0], context: context, duration: duration)
             }
             try pipeline.run(
                 [run], as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
         }
+    }
+
+    private func decodeRun(
+        _ request: borrowing FastCGIRequest, _ log: inout RequestLog
+    ) throws(APIError) -> RunRequest {
+        let policy = DirectPolicy(timeoutLimit: settings.requestTimeout)
+        let run = try decode(request, &log) { json throws(APIError) in
+            try DirectRequest.decode(json, policy: policy)
+        }
+        if case .existing = run.session {
+            throw APIError(.sessionNotFound, "The session does not exist.", parameter: "sessionId")
+        }
+        guard !run.isStreaming, !run.isBackground else {
+            throw .invalid(run.isStreaming ? "stream" : "background", "POST /api/run answers as a whole.")
+        }
+        guard case .agent(let agent) = run.profile else { return run }
+        var directories: [String] = []
+        for (index, directory) in agent.addedDirectories.enumerated() {
+            directories.append(
+                try WorkingDirectory.resolve(
+                    directory, parameter: "addDirs[\(index)]", roots: settings.allowedDirectories))
+        }
+        return try run.resolvingDirectories(directories)
     }
 
     /// The request's body as a dialect reads it.

@@ -85,26 +85,23 @@ struct ClaudeLauncher: Sendable {
             hasTools: true, configurationDirectory: environment.configurationDirectory)
     }
 
-    /// Starts the CLI for a profile.
+    /// Starts the CLI for a request.
     ///
     /// - Parameter retries: How often the CLI may ask its upstream again by itself.
     /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
-    func start(_ profile: RunRequest.Profile, retries: Int = 0) throws(APIError) -> ClaudeProcess {
+    func start(_ request: RunRequest, retries: Int = 0) throws(APIError) -> ClaudeProcess {
         guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
         let id = RunID.next()
         let marker = id.text
         var directories = ["\(settings.temporaryDirectory)/\(marker)"]
-        var arguments = Self.arguments
+        let arguments = Self.arguments + request.launchArguments
         let directory: String
         let hasTools: Bool
-        switch profile {
+        switch request.profile {
         case .chat:
-            // The caller's own tools need no permission: the caller runs them.
-            arguments += ["--tools", "", "--allowedTools", "mcp__\(ClaudeConversation.toolServer)"]
             directory = settings.chatDirectory
             hasTools = false
         case .agent(let agent):
-            arguments += ["--tools", agent.tools.joined(separator: ",")]
             hasTools = !agent.tools.isEmpty
             if let wanted = agent.workingDirectory {
                 directory = try WorkingDirectory.resolve(wanted, roots: settings.allowedDirectories)

@@ -152,7 +152,7 @@ struct RunPipeline: Sendable {
         _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) -> Int {
         permit.stage.enter(.starting)
-        var process = try launcher.start(runRequest.profile, retries: retries)
+        var process = try launcher.start(runRequest, retries: retries)
         log.cliPID = process.child.pid
         permit.record(
             processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,

@@ -107,7 +107,7 @@ struct RunSink: PumpDelegate {
         case .whole(let render):
             answers[answers.count - 1].append(event)
             if event == .answered, isLastChoice { hooks.keep?(answers[answers.count - 1]) }
-            if isComplete(event), isLastChoice, !reply.hasBegun {
+            if event == .answered, isLastChoice, !reply.hasBegun {
                 reply.reply(status: 200, json: render(answers, .now - started), header: headers.all(.now))
                 hasContent = true
             }
@@ -125,12 +125,6 @@ struct RunSink: PumpDelegate {
             request.finish()
             nextBeat = nil
         }
-    }
-
-    /// The direct API's reply has the CLI's report as its result; the others have all they need when the answer is whole.
-    private func isComplete(_ event: RunEvent) -> Bool {
-        if case .finished = event { return true }
-        return event == .answered && dialect != .direct
     }
 
     /// Sends a heartbeat if one is due.

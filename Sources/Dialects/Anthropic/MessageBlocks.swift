@@ -36,6 +36,15 @@ enum MessageBlocks {
         }
     }
 
+    /// A prompt's blocks: a user's message without results of tools.
+    static func prompt(_ content: JSONValue, path: String) throws(APIError) -> [JSONValue] {
+        for (index, block) in (content.arrayValue ?? []).enumerated() where block["type"] == "tool_result" {
+            let place = "\(path)[\(index)].type"
+            throw .invalid(place, "`\(place)` must be text, image, document or search_result here.")
+        }
+        return try blocks(content, role: .user, path: path)
+    }
+
     private static func elements(_ content: JSONValue, path: String) throws(APIError) -> [FieldReader] {
         guard let blocks = content.arrayValue else {
             throw .invalid(path, "`\(path)` must be a string or an array of blocks, not \(content.kindDescription).")

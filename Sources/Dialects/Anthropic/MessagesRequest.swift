@@ -4,7 +4,7 @@
 public enum MessagesRequest {
     private static let used: Set<String> = [
         "model", "messages", "max_tokens", "system", "stream", "tools", "tool_choice", "thinking", "stop_sequences",
-        "temperature", "top_p", "top_k", "output_config", "output_format",
+        "temperature", "top_p", "top_k", "output_config", "output_format", "session_id",
     ]
     /// The API has them, and the model could not be given what they stand for.
     private static let refused: [(name: String, advice: String)] = [
@@ -15,11 +15,14 @@ public enum MessagesRequest {
 
     /// The request.
     ///
+    /// One that continues a session is not whole before ``RunRequest/continuing(_:)``.
+    ///
+    /// - Parameter session: What the request's header says of a session; `session_id` counts more.
     /// - Throws: ``APIError`` naming the parameter.
-    public static func decode(_ json: JSONValue) throws(APIError) -> RunRequest {
+    public static func decode(_ json: JSONValue, session: SessionWish = .none) throws(APIError) -> RunRequest {
         let fields = try FieldReader(json, path: "")
         _ = try fields.required("max_tokens")
-        var request = try decodeAll(fields)
+        var request = try decodeAll(fields, session: session)
         request.maxOutputTokens = try fields.positiveInteger("max_tokens")
         request.isStreaming = try fields.bool("stream") ?? false
         try request.requireUserTurnLast()
@@ -30,7 +33,7 @@ public enum MessagesRequest {
     ///
     /// - Throws: ``APIError`` naming the parameter.
     public static func decodeCount(_ json: JSONValue) throws(APIError) -> RunRequest {
-        var request = try decodeAll(try FieldReader(json, path: ""))
+        var request = try decodeAll(try FieldReader(json, path: ""), session: .none)
         request.countsTokens = true
         request.isStreaming = false
         // A count has no answer that they could shape.
@@ -40,7 +43,7 @@ public enum MessagesRequest {
         return request
     }
 
-    private static func decodeAll(_ fields: FieldReader) throws(APIError) -> RunRequest {
+    private static func decodeAll(_ fields: FieldReader, session: SessionWish) throws(APIError) -> RunRequest {
         for (name, advice) in refused where fields.value(name) != nil {
             throw .invalid(name, "`\(name)`: \(advice)")
         }
@@ -67,7 +70,9 @@ public enum MessagesRequest {
             }
             request.append(role, blocks)
         }
-        try request.requireToolResults()
+        request.session = session
+        try request.readSession(fields)
+        if !request.session.isExisting { try request.requireToolResults() }
         try decodeTools(fields, &request)
         try decodeModelling(fields, &request)
         return request

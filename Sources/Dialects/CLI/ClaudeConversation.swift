@@ -28,8 +28,10 @@ public struct ClaudeConversation: Sendable {
     }
 
     /// What must be answered before the conversation is fed.
-    private enum Step: String { case settings, thinking }
+    private enum Step: String { case settings, thinking, servers }
 
+    /// How a run ends that has reached a limit of its caller's: it is an answer, and the conversation goes on from there.
+    private static let limits: Set<String> = ["error_max_turns", "error_max_budget_usd"]
     /// Characters of the CLI's own words that go into an error message.
     private static let quotedCharacters = 400
 
@@ -42,6 +44,7 @@ public struct ClaudeConversation: Sendable {
     private var tools: ToolServer
     private var reader: MessageReader
     private var isAnswered = false
+    private var lastMessageID: String?
     /// Whether the process must be ended at once, because it would go on asking the model.
     public private(set) var isCut = false
     /// How often the CLI has asked its upstream again by itself.
@@ -56,43 +59,30 @@ public struct ClaudeConversation: Sendable {
     public init(_ request: RunRequest, model: String?, resolvedModel: String? = nil) {
         self.request = request
         self.resolvedModel = resolvedModel ?? model
-        tools = ToolServer(request.tools)
+        tools = ToolServer(request.offeredTools)
         reader = MessageReader(request)
-        settings = Self.settings(for: request, model: model)
-    }
-
-    private static func settings(for request: RunRequest, model: String?) -> JSONValue? {
-        var settings = JSONObject()
-        if let model { settings["model"] = .string(model) }
-        var environment = JSONObject()
-        if let limit = request.maxOutputTokens { environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = .string(String(limit)) }
-        if request.thinking == .off { environment["CLAUDE_CODE_DISABLE_THINKING"] = "1" }
-        let extras = UpstreamBody.extras(for: request)
-        if !extras.members.isEmpty {
-            let text = String(decoding: JSONWriter.bytes(.object(extras)), as: UTF8.self)
-            environment["CLAUDE_CODE_EXTRA_BODY"] = .string(text)
-        }
-        if !environment.members.isEmpty { settings["env"] = .object(environment) }
-        if let effort = request.effort { settings["effortLevel"] = .string(effort) }
-        if case .agent(let agent) = request.profile, !agent.allowRules.isEmpty {
-            settings["permissions"] = ["allow": .array(agent.allowRules.map { .string($0) })]
-        }
-        return settings.members.isEmpty ? nil : .object(settings)
+        settings = LaunchSettings.settings(for: request, model: model)
     }
 
     /// The first lines.
     public mutating func start() -> [Action] {
         var initialize = JSONObject([.init(key: "subtype", value: "initialize"), .init(key: "hooks", value: nil)])
+        let system = JSONValue.array(request.system.map { .string($0) })
         switch request.profile {
+        case .chat where request.usesClaudeCodePrompt:
+            if !request.system.isEmpty {
+                initialize["appendSystemPrompt"] = .string(request.system.joined(separator: "\n\n"))
+            }
         case .chat:
             // An empty prompt keeps Claude Code's own 50 KB out.
-            initialize["systemPrompt"] = .array(request.system.isEmpty ? [""] : request.system.map { .string($0) })
-        case .agent:
-            if !request.system.isEmpty {
-                initialize["systemPrompt"] = .array(request.system.map { .string($0) })
-            }
+            initialize["systemPrompt"] = request.system.isEmpty ? [""] : system
+        case .agent(let agent):
+            if !request.system.isEmpty { initialize["systemPrompt"] = system }
+            if let words = agent.appendedSystemPrompt { initialize["appendSystemPrompt"] = .string(words) }
+            // Else a conversation that goes on keeps the prompt that it began with (seen with CLI 2.1.332).
+            initialize["systemPromptSnapshot"] = false
         }
-        if !request.tools.isEmpty { initialize["sdkMcpServers"] = [.string(ToolNames.server)] }
+        if !request.offeredTools.isEmpty { initialize["sdkMcpServers"] = [.string(ToolNames.server)] }
         if let schema = request.outputSchema { initialize["jsonSchema"] = OutputSchema.forValidator(schema) }
         return [.write(Self.control("initialize", initialize))]
     }
@@ -114,6 +104,7 @@ public struct ClaudeConversation: Sendable {
         switch line["type"]?.stringValue {
         case "stream_event": return streamEvent(line)
         case "result": return result(line)
+        case "assistant", "user": return message(line)
         case "control_response": return controlResponse(line)
         case "control_request": return controlRequest(line)
         case "system" where line["subtype"]?.stringValue == "init" && state == .running: return begun(line)
@@ -172,10 +163,12 @@ public struct ClaudeConversation: Sendable {
                     ))
             }
             return configure()
-        case (Step.settings.rawValue, .configuring), (Step.thinking.rawValue, .configuring):
+        case (Step.settings.rawValue, .configuring), (Step.thinking.rawValue, .configuring),
+            (Step.servers.rawValue, .configuring):
             if isError {
                 return fail(APIError(.cli, "The Claude Code CLI refused the request's settings.", cause: words))
             }
+            if let error = Self.serverError(response?["response"]) { return fail(error) }
             if let step = response?["request_id"]?.stringValue.flatMap({ Step(rawValue: $0) }) { awaited.remove(step) }
             return feedIfReady()
         case ("usage", .counting):
@@ -206,12 +199,28 @@ public struct ClaudeConversation: Sendable {
                 ]))
             awaited.insert(.thinking)
         }
+        if case .agent(let agent) = request.profile, !agent.mcpServers.members.isEmpty {
+            lines += Self.control(
+                Step.servers.rawValue,
+                JSONObject([("subtype", "mcp_set_servers"), ("servers", .object(agent.mcpServers))]))
+            awaited.insert(.servers)
+        }
         return (lines.isEmpty ? [] : [.write(lines)]) + feedIfReady()
+    }
+
+    /// What the CLI says of MCP servers that it could not reach.
+    private static func serverError(_ response: JSONValue?) -> APIError? {
+        guard let errors = response?["errors"]?.objectValue?.members, let first = errors.first else { return nil }
+        let path = "mcpServers.\(first.key)"
+        return APIError(
+            .invalidRequest,
+            "`\(path)` could not be started or reached. Check what it is started with, or its address.",
+            parameter: path, cause: first.value.stringValue.map { String($0.prefix(quotedCharacters)) })
     }
 
     /// The caller's tools must be known before the model can call one.
     private mutating func feedIfReady() -> [Action] {
-        guard state == .configuring, awaited.isEmpty, request.tools.isEmpty || tools.isListed else { return [] }
+        guard state == .configuring, awaited.isEmpty, request.offeredTools.isEmpty || tools.isListed else { return [] }
         return feed(from: 0)
     }
 
@@ -219,7 +228,7 @@ public struct ClaudeConversation: Sendable {
     /// would hang it.
     private mutating func controlRequest(_ line: JSONValue) -> [Action] {
         var reply: JSONObject
-        if line["request"]?["subtype"]?.stringValue == "mcp_message", !request.tools.isEmpty {
+        if line["request"]?["subtype"]?.stringValue == "mcp_message", !request.offeredTools.isEmpty {
             guard let answer = tools.answer(line["request"]?["message"]) else { return [] }
             reply = JSONObject([("subtype", "success"), ("response", answer)])
         } else {
@@ -311,11 +320,21 @@ public struct ClaudeConversation: Sendable {
         }
     }
 
+    /// A whole message of the model's, of which the stream has told already, or what the CLI's tools answered.
+    private mutating func message(_ line: JSONValue) -> [Action] {
+        guard state == .running, request.isAgent, line["parent_tool_use_id"]?.isNull ?? true else { return [] }
+        lastMessageID = line["uuid"]?.stringValue ?? lastMessageID
+        guard line["type"] == "user" else { return [] }
+        return (line["message"]?["content"]?.arrayValue ?? []).filter { block in
+            block["type"] == "tool_result" && !reader.isStructuredCall(block["tool_use_id"]?.stringValue)
+        }.map { .event(.toolResult($0)) }
+    }
+
     private mutating func result(_ line: JSONValue) -> [Action] {
         if case .feeding(let next) = state { return feed(from: next) }
         guard state == .running else { return [] }
         let result = line["result"]?.stringValue ?? ""
-        let finished = Action.event(.finished(Self.summary(line, result: result)))
+        let finished = Action.event(.finished(summary(line, result: result)))
         if isAnswered {
             state = .ended
             return [finished, .end]
@@ -324,15 +343,25 @@ public struct ClaudeConversation: Sendable {
         if request.outputSchema != nil, subtype == "error_max_structured_output_retries" {
             return fail(Self.unstructured)
         }
+        if request.isAgent, Self.limits.contains(subtype ?? "") {
+            state = .ended
+            return [finished, .event(.answered), .end]
+        }
         if line["is_error"]?.boolValue ?? (subtype != "success") {
             return fail(ClaudeFailure.error(result: line, model: request.model))
         }
-        var events: [RunEvent] = [.answered]
         let usage = TokenUsage(line["usage"])
-        if request.outputSchema != nil {
-            guard let output = line["structured_output"], !output.isNull else { return fail(Self.unstructured) }
+        let output = line["structured_output"].flatMap { $0.isNull ? Optional<JSONValue>.none : $0 }
+        guard request.outputSchema == nil || output != nil else { return fail(Self.unstructured) }
+        if request.isAgent {
+            // The report is part of the answer.
+            state = .ended
+            return [finished, .event(.answered), .end]
+        }
+        let events: [RunEvent]
+        if let output, request.outputSchema != nil {
             events = reader.structuredAnswer(output, usage: usage)
-        } else if request.profile == .chat {
+        } else {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
             guard !result.isEmpty else {
                 return fail(
@@ -363,10 +392,29 @@ public struct ClaudeConversation: Sendable {
         "The model did not give an answer that fits the JSON Schema. Try again, or ask for something simpler.",
         cause: "no structured output", isTransient: false)
 
-    private static func summary(_ line: JSONValue, result: String) -> RunSummary {
-        RunSummary(
-            result: result, usage: TokenUsage(line["usage"]), costUSD: line["total_cost_usd"]?.doubleValue,
+    private func summary(_ line: JSONValue, result: String) -> RunSummary {
+        var usage = TokenUsage(line["usage"])
+        // The report of a run that has spent its budget counts none (seen with CLI 2.1.251 and 2.1.332).
+        if usage.total == 0 { usage = reader.endedUsage }
+        var summary = RunSummary(
+            result: result, usage: usage, costUSD: Self.cost(line),
             turnCount: line["num_turns"]?.intValue ?? 0, sessionID: line["session_id"]?.stringValue ?? "")
+        summary.ending = line["subtype"]?.stringValue ?? summary.ending
+        summary.lastMessageID = lastMessageID
+        summary.denials = line["permission_denials"]?.arrayValue ?? []
+        if let output = line["structured_output"], !output.isNull { summary.structuredOutput = output }
+        return summary
+    }
+
+    /// The turn's price.
+    ///
+    /// The total of a conversation that goes on counts its earlier turns as well (seen with CLI 2.1.332; that of 2.1.251 does
+    /// not, and is all it has).
+    private static func cost(_ line: JSONValue) -> Double? {
+        guard let models = line["model_usage_since_last_result"]?.objectValue?.members, !models.isEmpty else {
+            return line["total_cost_usd"]?.doubleValue
+        }
+        return models.reduce(0) { $0 + ($1.value["costUSD"]?.doubleValue ?? 0) }
     }
 
     private static func control(_ id: String, _ request: JSONObject) -> [UInt8] {

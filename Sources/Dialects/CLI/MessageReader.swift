@@ -19,9 +19,13 @@ struct MessageReader: Sendable {
         case broken
     }
 
-    private enum OpenBlock { case none, shown, text, structured, unknown }
+    private enum OpenBlock { case none, shown, text, structured, hidden, unknown }
 
     private let isChat: Bool
+    /// Whether a chat has tools of the CLI's own: then several messages of the model's are one to the caller.
+    private let isHosting: Bool
+    /// The caller's tools by the CLI's names.
+    private let clientTools: Set<String>
     private let isStreaming: Bool
     private let isStructured: Bool
     private var scanner: StopScanner
@@ -41,6 +45,13 @@ struct MessageReader: Sendable {
     private var hasText = false
     private var hasContent = false
     private var callsTools = false
+    /// Whether the caller has been told of a message.
+    private var hasStarted = false
+    /// Whether text of an earlier message has been handed on, and none of this one.
+    private var needsSeparator = false
+    /// Tokens of the messages that have ended.
+    private(set) var endedUsage = TokenUsage()
+    private var structuredCalls: Set<String> = []
     /// The events of a structured message, for when it turns out to be none.
     private var held: [RunEvent] = []
     private var structured = ""
@@ -48,7 +59,9 @@ struct MessageReader: Sendable {
 
     init(_ request: RunRequest) {
         isChat = request.profile == .chat
-        isStreaming = request.isStreaming
+        isHosting = isChat && !request.hostTools.isEmpty
+        clientTools = Set(request.offeredTools.map { ToolNames.toCLI($0.name) })
+        isStreaming = request.isStreaming || request.isBackground
         isStructured = request.outputSchema != nil
         scanner = StopScanner(isStructured ? [] : request.stopSequences)
     }
@@ -61,7 +74,7 @@ struct MessageReader: Sendable {
         case "content_block_stop": blockStop(into: &events)
         case "message_start":
             // What a client has been sent can't be taken back.
-            if isChat, isStreaming, hasContent { return .broken }
+            if hasContent, isStreaming || isHosting { return .broken }
             begin(event["message"])
         case "message_delta":
             usage = TokenUsage(event["usage"], previous: usage)
@@ -79,7 +92,7 @@ struct MessageReader: Sendable {
         model = message?["model"]?.stringValue ?? ""
         usage = TokenUsage(message?["usage"])
         hasMessage = true
-        isStartPending = true
+        isStartPending = !isHosting || !hasStarted
         stopReason = nil
         open = .none
         text = ""
@@ -102,12 +115,15 @@ struct MessageReader: Sendable {
             emit(.blockStarted(.redactedThinking(data: block?["data"]?.stringValue ?? "")), into: &events)
         case "tool_use":
             let name = block?["name"]?.stringValue ?? ""
+            let id = block?["id"]?.stringValue ?? ""
             if isStructured, name == ToolNames.structuredOutput {
                 open = .structured
                 structured = ""
+                structuredCalls.insert(id)
+            } else if isHosting, !clientTools.contains(name) {
+                open = .hidden
             } else {
                 callsTools = true
-                let id = block?["id"]?.stringValue ?? ""
                 emit(.blockStarted(.toolUse(id: id, name: ToolNames.fromCLI(name))), into: &events)
             }
         default: open = .unknown
@@ -147,7 +163,8 @@ struct MessageReader: Sendable {
     private mutating func append(_ piece: String, into events: inout [RunEvent]) {
         guard !piece.isEmpty else { return }
         if isChat { text += piece }
-        emit(.text(piece), into: &events)
+        emit(.text(needsSeparator ? "\n\n" + piece : piece), into: &events)
+        needsSeparator = false
     }
 
     private mutating func blockStop(into events: inout [RunEvent]) {
@@ -171,6 +188,16 @@ struct MessageReader: Sendable {
         guard isChat else {
             flushStart(into: &events)
             events.append(.messageEnded(stopReason: reason, usage: usage))
+            endedUsage = endedUsage + usage
+            hasContent = false
+            return .goesOn
+        }
+        if isHosting, !isStructured, reason == .toolUse, !callsTools {
+            // The CLI runs its tools, and the model's next message is the rest of this one.
+            endedUsage = endedUsage + usage
+            needsSeparator = needsSeparator || hasText
+            hasContent = false
+            text = ""
             return .goesOn
         }
         if isStructured {
@@ -191,11 +218,11 @@ struct MessageReader: Sendable {
 
     private mutating func end(_ reason: StopReason, into events: inout [RunEvent]) {
         flushStart(into: &events)
-        events += [.messageEnded(stopReason: reason, usage: usage), .answered]
+        events += [.messageEnded(stopReason: reason, usage: endedUsage + usage), .answered]
     }
 
     private mutating func emit(_ event: RunEvent, into events: inout [RunEvent]) {
-        if isStructured {
+        if isStructured, isChat {
             held.append(event)
         } else {
             flushStart(into: &events)
@@ -207,8 +234,12 @@ struct MessageReader: Sendable {
     private mutating func flushStart(into events: inout [RunEvent]) {
         guard isStartPending else { return }
         isStartPending = false
+        hasStarted = true
         events.append(.messageStarted(id: messageID, model: model, usage: usage))
     }
+
+    /// Whether a call was one of the CLI's own tool for structured output, which is no tool to the caller.
+    func isStructuredCall(_ id: String?) -> Bool { id.map { structuredCalls.contains($0) } ?? false }
 
     // MARK: At the turn's end
 
@@ -228,6 +259,7 @@ struct MessageReader: Sendable {
     /// - Returns: Nil when it is not what has been handed on.
     mutating func rest(of result: String, id: String, stopReason: StopReason?, usage total: TokenUsage) -> [RunEvent]? {
         var events: [RunEvent] = []
+        guard endedUsage == TokenUsage() else { return nil }
         if !isStreaming { text = "" }
         // Bytes, not characters: a piece may have ended inside one.
         guard result.utf8.starts(with: text.utf8) else { return nil }

@@ -6,12 +6,14 @@ enum UpstreamBody {
     /// The members; empty where the CLI's own request will do.
     static func extras(for request: RunRequest) -> JSONObject {
         var body = JSONObject()
-        var tools = request.tools.map { tool -> JSONValue in
+        // The CLI's own tools are in its own request, and the body's would take their place.
+        let own = request.usesCLITools ? [] : request.tools
+        var tools = own.map { tool -> JSONValue in
             var definition = tool.definition
             definition["name"] = .string(ToolNames.toCLI(tool.name))
             return .object(definition)
         }
-        if let schema = request.outputSchema {
+        if let schema = request.outputSchema, !request.usesCLITools {
             tools.append([
                 "name": .string(ToolNames.structuredOutput),
                 "description": "Give your final answer with this tool, in the structure asked for. Call it just once.",
@@ -19,7 +21,7 @@ enum UpstreamBody {
             ])
         }
         if !tools.isEmpty { body["tools"] = .array(tools) }
-        if var choice = request.toolChoice {
+        if var choice = request.toolChoice, !request.usesCLITools || !request.offeredTools.isEmpty {
             if let name = choice["name"]?.stringValue { choice["name"] = .string(ToolNames.toCLI(name)) }
             body["tool_choice"] = .object(choice)
         }

@@ -3,13 +3,15 @@ public enum ChatCompletionsReply {
     /// The whole reply, one choice an answer.
     public static func whole(_ answers: [Answer], options: ReplyOptions, context: ReplyContext) -> JSONValue {
         let usage = answers.dropFirst().reduce(answers.first?.usage ?? TokenUsage()) { $0 + $1.usage }
-        return [
-            "id": .string(id(answers.first?.id ?? "", context)), "object": "chat.completion",
-            "created": .integer(context.created), "model": .string(answers.first?.model ?? ""),
-            "choices": .array(answers.enumerated().map { choice($1, index: $0, options) }),
-            "usage": usage.completionsJSON, "service_tier": "default",
-            "system_fingerprint": .string(context.fingerprint),
-        ]
+        var reply = JSONObject([
+            ("id", .string(id(answers.first?.id ?? "", context))), ("object", "chat.completion"),
+            ("created", .integer(context.created)), ("model", .string(answers.first?.model ?? "")),
+            ("choices", .array(answers.enumerated().map { choice($1, index: $0, options) })),
+            ("usage", usage.completionsJSON), ("service_tier", "default"),
+            ("system_fingerprint", .string(context.fingerprint)),
+        ])
+        if let session = context.sessionID { reply["session_id"] = .string(session) }
+        return .object(reply)
     }
 
     private static func choice(_ answer: Answer, index: Int, _ options: ReplyOptions) -> JSONValue {
@@ -161,6 +163,10 @@ public struct ChatCompletionsStream: StreamEncoder {
         JSONWriter.append(string: model, to: &head)
         JSONWriter.append(raw: #","service_tier":"default","system_fingerprint":"#, to: &head)
         JSONWriter.append(string: context.fingerprint, to: &head)
+        if let session = context.sessionID {
+            JSONWriter.append(raw: #","session_id":"#, to: &head)
+            JSONWriter.append(string: session, to: &head)
+        }
         JSONWriter.append(raw: #","choices":"#, to: &head)
     }
 

@@ -6,12 +6,16 @@ public enum ChatCompletionsRequest {
         "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tools",
         "functions", "response_format", "tool_choice", "function_call", "parallel_tool_calls", "stop",
         "reasoning_effort", "reasoning", "thinking", "include_reasoning", "logprobs", "modalities",
+        "session_id",
     ]
 
     /// The request.
     ///
+    /// One that continues a session is not whole before ``RunRequest/continuing(_:)``.
+    ///
+    /// - Parameter session: What the request's header says of a session; `session_id` and `store` count more.
     /// - Throws: ``APIError`` naming the parameter.
-    public static func decode(_ json: JSONValue) throws(APIError) -> RunRequest {
+    public static func decode(_ json: JSONValue, session: SessionWish = .none) throws(APIError) -> RunRequest {
         let fields = try FieldReader(json, path: "")
         try OpenAIParameters.checkIgnored(fields)
         try refuseUnserved(fields)
@@ -23,6 +27,12 @@ public enum ChatCompletionsRequest {
             ignoredParameters: fields.names.filter { !used.contains($0) })
         request.reply.includesUsage = try OpenAIParameters.includesUsage(fields)
         request.choiceCount = try fields.positiveInteger("n") ?? 1
+        request.session = session
+        if try fields.bool("store") == true {
+            if session == .none { request.session = .new }
+            request.ignoredParameters.removeAll { $0 == "store" }
+        }
+        try request.readSession(fields)
         request.stopSequences = try OpenAIParameters.stop(fields)
         try decodeThinking(fields, &request)
         let messages = try fields.messages()
@@ -34,7 +44,7 @@ public enum ChatCompletionsRequest {
             try decodeFormat(try FieldReader(format, path: "response_format"), &request)
         }
         try request.requireUserTurnLast()
-        try request.requireToolResults()
+        if !request.session.isExisting { try request.requireToolResults() }
         return request
     }
 

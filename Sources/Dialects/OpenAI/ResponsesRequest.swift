@@ -57,7 +57,7 @@ public struct ResponsesRequest: Sendable, Equatable {
     }
 
     /// Puts the conversation that this request continues in front of its own input.
-    public mutating func prepend(_ conversation: ResponsesConversation) {
+    public mutating func prepend(_ conversation: Conversation) {
         let hasInstructions = echo["instructions"]?.stringValue?.isBlank == false
         run.system.insert(contentsOf: conversation.system, at: hasInstructions ? 1 : 0)
         prepend(conversation.turns)
@@ -100,10 +100,10 @@ public struct ResponsesRequest: Sendable, Equatable {
     /// The conversation with the answer, for the request that continues it.
     ///
     /// - Parameter answer: Nil where there is none: a failed response can be continued as well.
-    public func conversation(with answer: Answer?) -> ResponsesConversation {
+    public func conversation(with answer: Answer?) -> Conversation {
         let hasInstructions = echo["instructions"]?.stringValue?.isBlank == false
         var whole = RunRequest(turns: run.turns)
         if let blocks = answer?.turnBlocks, !blocks.isEmpty { whole.append(.assistant, blocks) }
-        return ResponsesConversation(system: Array(run.system.dropFirst(hasInstructions ? 1 : 0)), turns: whole.turns)
+        return Conversation(system: Array(run.system.dropFirst(hasInstructions ? 1 : 0)), turns: whole.turns)
     }
 }

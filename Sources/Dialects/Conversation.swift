@@ -1,9 +1,9 @@
-/// What is kept of a conversation for the request that continues it with `previous_response_id`.
+/// What is kept of a conversation for the request that continues it: with `previous_response_id`, or in a session.
 ///
-/// The turns are in the Messages API's form: thinking with its signature, and calls of tools, go back as they came. The
-/// vendor does not carry `instructions` over, but system messages of the input are part of the conversation.
-public struct ResponsesConversation: Sendable, Equatable {
-    /// The system messages of all inputs in order.
+/// The turns are in the Messages API's form: thinking with its signature, and calls of tools, go back as they came. Of a
+/// response `instructions` are not carried over, but system messages of the input are part of the conversation.
+public struct Conversation: Sendable, Equatable {
+    /// The system messages in order.
     public var system: [String]
     /// All turns, with the answer.
     public var turns: [RunRequest.Turn]
