@@ -329,16 +329,17 @@ public struct ClaudeConversation: Sendable {
         }
         var events: [RunEvent] = [.answered]
         let usage = TokenUsage(line["usage"])
+        // For an answer of which no message was seen.
+        let id = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
         if request.outputSchema != nil {
             guard let output = line["structured_output"], !output.isNull else { return fail(Self.unstructured) }
-            events = reader.structuredAnswer(output, usage: usage)
+            events = reader.structuredAnswer(output, id: id, usage: usage)
         } else if request.profile == .chat {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
             guard !result.isEmpty else {
                 return fail(
                     APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
             }
-            let id = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
             let reason = line["stop_reason"]?.stringValue.map { StopReason($0) }
             guard let rest = reader.rest(of: result, id: id, stopReason: reason, usage: usage) else {
                 return fail(Self.brokenStream)
