@@ -68,7 +68,8 @@ let package = Package(
             name: "SessionsTests", dependencies: ["Sessions", .product(name: "GRDB", package: "GRDB.swift")],
             swiftSettings: settings),
         .testTarget(
-            name: "ClaudeFCGITests", dependencies: ["ClaudeFCGI", "Dialects"], cSettings: gnu, swiftSettings: settings),
+            name: "ClaudeFCGITests", dependencies: ["ClaudeFCGI", "Dialects", "Sessions"], cSettings: gnu,
+            swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -22,7 +22,7 @@ import Testing
 
     @Test func `what was ignored is named as far as a header can carry it`() {
         #expect(
-            Self.headers(.direct, ignored: ["seed", "a b", "x\r\nEvil: 1", "é", "a,b", "user"]) == [
+            Self.headers(.direct, ignored: ["seed", "", "a b", "x\r\nEvil: 1", "é", "a,b", "user"]) == [
                 "X-Claude-Ignored: seed, user"
             ])
         let many = (0..<60).map { "p\($0)" }

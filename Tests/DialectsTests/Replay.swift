@@ -12,6 +12,8 @@ struct Replay {
     private let path: String
     private let dialect: Dialect
     private let request: RunRequest
+    /// What `/v1/responses` was asked.
+    private var asked: ResponsesRequest?
     /// What a text completion begins with.
     private var prompt = ""
     private var conversation: ClaudeConversation
@@ -43,6 +45,17 @@ struct Replay {
             prompt = request.reply.echoesPrompt ? text : ""
             if request.isStreaming {
                 stream = CompletionsStream(context: Transcript.context, options: request.reply, prompts: [prompt])
+            }
+        case "/v1/responses":
+            dialect = .openAI
+            var decoded = try ResponsesRequest.decode(body)
+            try decoded.finish()
+            request = decoded.run
+            asked = decoded
+            if request.isStreaming {
+                stream = ResponsesStream(
+                    request: decoded, context: Transcript.context, id: Transcript.responseID,
+                    now: { Transcript.context.created })
             }
         case "/v1/messages/count_tokens":
             dialect = .anthropic
@@ -98,6 +111,12 @@ struct Replay {
             whole = ChatCompletionsReply.whole([answer], options: request.reply, context: Transcript.context)
         case (.answered, "/v1/completions"):
             whole = CompletionsReply.whole([answer], prompts: [prompt], context: Transcript.context)
+        case (.answered, "/v1/responses"):
+            whole = asked.map {
+                ResponsesReply.whole(
+                    answer, request: $0, context: Transcript.context, id: Transcript.responseID,
+                    completedAt: Transcript.context.created)
+            }
         case (.answered, "/v1/messages"): whole = MessagesReply.whole(answer)
         case (.answered, "/v1/messages/count_tokens"): whole = MessagesReply.count(answer)
         case (.answered, "/api/run"):

@@ -295,8 +295,9 @@ import Testing
         ),
         (
             #"{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}"#,
-            "messages[0].content[0].file.file_data"
+            "messages[0].content[0].file.file_id"
         ),
+        (#"{"role":"user","content":[{"type":"file","file":{}}]}"#, "messages[0].content[0].file.file_data"),
         (#"{"role":"system","content":[{"type":"image_url"}]}"#, "messages[0].content[0].type"),
         (#"{"role":"user","name":1,"content":"x"}"#, "messages[0].name"),
         (#"{"role":"system"}"#, "messages[0].content"),

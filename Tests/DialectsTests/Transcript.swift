@@ -7,12 +7,13 @@ struct Transcript: Sendable, CustomTestStringConvertible {
     /// The recorded conversations that a caller's request began; `initialize` is asked by the service itself.
     static let requests = names.filter { $0 != "initialize" }.map { Transcript(name: $0) }
 
-    /// What takes the place of the time, the request's id and the run's id; `Scripts/record` writes the same.
+    /// What takes the place of the time, of the ids of the request, the run and the response; `Scripts/record` writes the same.
     static let context = ReplyContext(
         requestID: "req-golden", created: 1_700_000_000, fingerprint: "fp_claude_2.1.330")
     static let directContext = DirectContext(
         id: "00000000-0000-4000-8000-00000000aaaa", sessionID: nil, workingDirectory: "/srv/w")
     static let policy = DirectPolicy(allowsMCPServers: true)
+    static let responseID = "resp_0000000000000000000000000000aaaa"
 
     private static let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appending(path: "Transcripts")

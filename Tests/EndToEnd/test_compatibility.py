@@ -80,7 +80,8 @@ VALUES = {
     "context_management": [{"type": "compaction", "compact_threshold": 9000}], "max_tool_calls": 3, "truncation": "auto",
     "cache_control": {"type": "ephemeral"}, "diagnostics": {"previous_message_id": "msg_1"}, "inference_geo": "eu", "speed": "standard",
     "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "billing_policy": {"type": "billing_policy"},
-    "fallback_credit_token": "t", "fallbacks": "default",
+    "fallback_credit_token": "t", "fallbacks": "default", "access_programs": {"cyber": "standard"},
+    "background_options": {"completion_window": "2h"}, "image": {"context_compression": "auto"},
 }
 # Where another API spells a value in its own way.
 OWN_VALUES = {

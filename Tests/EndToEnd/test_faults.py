@@ -290,6 +290,30 @@ def test_a_client_that_leaves_the_queue_is_never_run(mark):
         assert len(set(reported(service))) == 1
 
 
+@pytest.mark.parametrize("where", ["in the first answer", "between two answers", "without a stream"])
+def test_a_client_that_leaves_one_of_several_answers_is_given_no_other(fake, where):
+    """The answers of `n` are made one after the other."""
+    forget(fake)
+    fake.mode("stalls-midstream" if where == "in the first answer" else "slow 800")
+    with fake.connect(OPENAI, OPENAI.body("several", n=4, stream=where != "without a stream")) as connection:
+        if where == "without a stream":
+            until(lambda: len(set(reported(fake))) == 2, 10, "the second answer's CLI")
+        else:
+            dechunker, text = Dechunker(), ""
+            wanted = "several" if where == "in the first answer" else '"finish_reason":"stop"'
+            while wanted not in text:
+                text += dechunker.feed(connection.recv(65536)).decode()
+            if where == "between two answers":
+                until(lambda: len(set(reported(fake))) == 2, 10, "the second answer's CLI")
+        started = set(reported(fake))
+    fake.no_cli(1)
+    until(lambda: fake.get("/health").json()["queue"]["processing"] == 0, 1, "a free place")
+    time.sleep(1)
+    assert set(reported(fake)) == started, "a further answer was begun"
+    until(lambda: [entry for entry in fake.request_lines() if entry["outcome"] == "abandoned"], 5, "a log line")
+    works_again(fake)
+
+
 def test_a_slow_reader_gets_everything(service):
     """The responder stops reading the CLI while nginx takes no more, and goes on when it does."""
     body = json.dumps(ANTHROPIC.body("[[tokens=30000]]", stream=True, max_tokens=40000)).encode()

@@ -11,21 +11,18 @@ from collections import abc
 
 import openai.types.chat.chat_completion_chunk as chunk
 import openai.types.chat.chat_completion_message as message
-import openai.types.responses.response as response
 import typing_extensions
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseFunctionCallArgumentsDoneEvent
 from pydantic import BaseModel
 
 # What we send beyond the vendors' types, documented in docs/compatibility.md: (model, field) to its type.
 EXTRAS = {
     (message.ChatCompletionMessage, "reasoning_content"): str,
     (chunk.ChoiceDelta, "reasoning_content"): str,
-    # Open Responses asks for these.
+    # Older versions of the SDK's type want it, newer ones don't know it.
+    (ResponseFunctionCallArgumentsDoneEvent, "name"): str,
+    # Open Responses asks for these; the SDK's type has them not.
     (Response, "store"): bool, (Response, "presence_penalty"): float, (Response, "frequency_penalty"): float,
-    # The Open Responses specification has them, the SDK's type has not.
-    (response.Response, "store"): bool,
-    (response.Response, "presence_penalty"): float,
-    (response.Response, "frequency_penalty"): float,
 }
 
 

@@ -156,8 +156,12 @@ extension Responder {
     }
 
     private func conversation(of id: String, _ client: AdmissionClient) throws(APIError) -> Conversation {
-        let stored = try responses.use { store throws(SessionStoreError) in
-            try store.response(id: id, owner: client.name, now: WallClock.now.seconds)
+        let stored: StoredResponse?
+        do throws(APIError) {
+            stored = try responses.response(id, owner: client.name)
+        } catch {
+            guard error.kind == .notFound else { throw error }
+            stored = nil
         }
         guard let stored, let conversation = Conversation(try Self.json(stored.conversation)) else {
             throw .invalid(

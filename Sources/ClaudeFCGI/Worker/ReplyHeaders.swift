@@ -14,7 +14,9 @@ struct ReplyHeaders: Sendable {
     func all(_ now: ContinuousClock.Instant) -> [(name: String, value: String)] {
         var headers: [(name: String, value: String)] = []
         // Names are the caller's text: only what a header can carry goes into one.
-        let names = ignored.filter { $0.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ",") } }
+        let names = ignored.filter { name in
+            !name.isEmpty && name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ",") }
+        }
         if !names.isEmpty { headers.append(("X-Claude-Ignored", names.prefix(50).joined(separator: ", "))) }
         switch dialect {
         case .openAI:

@@ -358,16 +358,17 @@ public struct ClaudeConversation: Sendable {
             state = .ended
             return [finished, .event(.answered), .end]
         }
+        // For an answer of which no message was seen.
+        let id = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
         let events: [RunEvent]
         if let output, request.outputSchema != nil {
-            events = reader.structuredAnswer(output, usage: usage)
+            events = reader.structuredAnswer(output, id: id, usage: usage)
         } else {
             // The whole answer came without a stream: the CLI fell back to a plain call after its stream broke off.
             guard !result.isEmpty else {
                 return fail(
                     APIError(.upstream, "The model's answer was empty. Try again.", cause: "result without text"))
             }
-            let id = "msg_" + (line["uuid"]?.stringValue ?? "").filter { $0 != "-" }
             let reason = line["stop_reason"]?.stringValue.map { StopReason($0) }
             guard let rest = reader.rest(of: result, id: id, stopReason: reason, usage: usage) else {
                 return fail(Self.brokenStream)

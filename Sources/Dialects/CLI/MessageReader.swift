@@ -4,6 +4,9 @@
 // A structured answer is held back until the CLI has found it good: until then the model may be told to try again. What the
 // CLI does after `max_tokens`, a refusal or an empty answer (it asks the model to go on, seen with CLI 2.1.330) is not
 // wanted: the caller wants what the model said, and pays for no more.
+//
+// Every message that is handed on is well formed, whatever the CLI writes: blocks follow each other, each has an end, and a
+// piece goes into a block of its own kind only; no two calls have one id. What belongs to no message is left out.
 
 /// One turn's model messages.
 struct MessageReader: Sendable {
@@ -19,7 +22,17 @@ struct MessageReader: Sendable {
         case broken
     }
 
-    private enum OpenBlock { case none, shown, text, structured, hidden, unknown }
+    private enum OpenBlock {
+        case none, text, thinking, redacted, tool, structured, unknown
+
+        /// Whether the caller is told of it.
+        var isShown: Bool {
+            switch self {
+            case .text, .thinking, .redacted, .tool: true
+            case .none, .structured, .unknown: false
+            }
+        }
+    }
 
     private let isChat: Bool
     /// Whether a chat has tools of the CLI's own: then several messages of the model's are one to the caller.
@@ -36,15 +49,16 @@ struct MessageReader: Sendable {
     var model = ""
     /// The chat's text that has been handed on.
     private(set) var text = ""
-    /// Whether a message has begun.
-    private(set) var hasMessage = false
+    /// Whether a message has begun and not ended.
+    private var isMessageOpen = false
     private var usage = TokenUsage()
     private var stopReason: StopReason?
     private var isStartPending = false
     private var open = OpenBlock.none
     private var hasText = false
     private var hasContent = false
-    private var callsTools = false
+    /// The ids of the calls of the caller's tools; results are matched by them.
+    private var calls: Set<String> = []
     /// Whether the caller has been told of a message.
     private var hasStarted = false
     /// Whether text of an earlier message has been handed on, and none of this one.
@@ -68,17 +82,20 @@ struct MessageReader: Sendable {
 
     /// Takes the `event` of a `stream_event` line.
     mutating func receive(_ event: JSONValue, into events: inout [RunEvent]) -> Verdict {
-        switch event["type"]?.stringValue {
+        let type = event["type"]?.stringValue
+        guard isMessageOpen || type == "message_start" else { return .goesOn }
+        switch type {
         case "content_block_delta": return delta(event["delta"], into: &events)
         case "content_block_start": blockStart(event["content_block"], into: &events)
         case "content_block_stop": blockStop(into: &events)
         case "message_start":
             // What a client has been sent can't be taken back.
             if hasContent, isStreaming || isHosting { return .broken }
+            blockStop(into: &events)
             begin(event["message"])
         case "message_delta":
             usage = TokenUsage(event["usage"], previous: usage)
-            if let reason = event["delta"]?["stop_reason"]?.stringValue {
+            if let reason = event["delta"]?["stop_reason"]?.stringValue, !reason.isEmpty {
                 stopReason = StopReason(reason, sequence: event["delta"]?["stop_sequence"]?.stringValue)
             }
         case "message_stop": return messageStop(into: &events)
@@ -91,27 +108,30 @@ struct MessageReader: Sendable {
         messageID = message?["id"]?.stringValue ?? ""
         model = message?["model"]?.stringValue ?? ""
         usage = TokenUsage(message?["usage"])
-        hasMessage = true
+        isMessageOpen = true
         isStartPending = !isHosting || !hasStarted
         stopReason = nil
         open = .none
         text = ""
         hasText = false
         hasContent = false
-        callsTools = false
+        calls = []
         held = []
         structured = ""
         _ = scanner.flush()
     }
 
     private mutating func blockStart(_ block: JSONValue?, into events: inout [RunEvent]) {
-        open = .shown
+        blockStop(into: &events)
         switch block?["type"]?.stringValue {
         case "text":
             open = .text
             emit(.blockStarted(.text), into: &events)
-        case "thinking": emit(.blockStarted(.thinking), into: &events)
+        case "thinking":
+            open = .thinking
+            emit(.blockStarted(.thinking), into: &events)
         case "redacted_thinking":
+            open = .redacted
             emit(.blockStarted(.redactedThinking(data: block?["data"]?.stringValue ?? "")), into: &events)
         case "tool_use":
             let name = block?["name"]?.stringValue ?? ""
@@ -121,10 +141,13 @@ struct MessageReader: Sendable {
                 structured = ""
                 structuredCalls.insert(id)
             } else if isHosting, !clientTools.contains(name) {
-                open = .hidden
-            } else {
-                callsTools = true
+                // The CLI's own affair.
+                open = .unknown
+            } else if !id.isEmpty, calls.insert(id).inserted {
+                open = .tool
                 emit(.blockStarted(.toolUse(id: id, name: ToolNames.fromCLI(name))), into: &events)
+            } else {
+                open = .unknown
             }
         default: open = .unknown
         }
@@ -142,15 +165,15 @@ struct MessageReader: Sendable {
                 stop(at: word, into: &events)
                 return .cut
             }
-        case "thinking_delta" where open == .shown:
+        case "thinking_delta" where open == .thinking:
             if let piece = delta?["thinking"]?.stringValue, !piece.isEmpty { emit(.thinking(piece), into: &events) }
-        case "signature_delta" where open == .shown:
+        case "signature_delta" where open == .thinking:
             if let piece = delta?["signature"]?.stringValue { emit(.signature(piece), into: &events) }
         case "input_json_delta":
             guard let piece = delta?["partial_json"]?.stringValue else { break }
             if open == .structured {
                 structured += piece
-            } else if open == .shown {
+            } else if open == .tool {
                 emit(.toolInput(piece), into: &events)
             }
         case "citations_delta" where open == .text:
@@ -169,7 +192,7 @@ struct MessageReader: Sendable {
 
     private mutating func blockStop(into events: inout [RunEvent]) {
         if open == .text { append(scanner.flush(), into: &events) }
-        if open == .text || open == .shown { emit(.blockEnded, into: &events) }
+        if open.isShown { emit(.blockEnded, into: &events) }
         open = .none
     }
 
@@ -183,8 +206,10 @@ struct MessageReader: Sendable {
     }
 
     private mutating func messageStop(into events: inout [RunEvent]) -> Verdict {
+        isMessageOpen = false
         // The CLI closes the message of a stream that broke off by itself, without a reason to stop.
         guard let reason = stopReason else { return .goesOn }
+        blockStop(into: &events)
         guard isChat else {
             flushStart(into: &events)
             events.append(.messageEnded(stopReason: reason, usage: usage))
@@ -192,7 +217,7 @@ struct MessageReader: Sendable {
             hasContent = false
             return .goesOn
         }
-        if isHosting, !isStructured, reason == .toolUse, !callsTools {
+        if isHosting, !isStructured, reason == .toolUse, calls.isEmpty {
             // The CLI runs its tools, and the model's next message is the rest of this one.
             endedUsage = endedUsage + usage
             needsSeparator = needsSeparator || hasText
@@ -202,10 +227,10 @@ struct MessageReader: Sendable {
         }
         if isStructured {
             structuredUsage = structuredUsage + usage
-            if !callsTools, reason == .toolUse || reason == .endTurn { return .goesOn }
+            if calls.isEmpty, reason == .toolUse || reason == .endTurn { return .goesOn }
             flushStart(into: &events)
             // Cut short: what there is of the structure is what the vendors give as well.
-            events += callsTools || structured.isEmpty ? held : Self.block(structured)
+            events += !calls.isEmpty || structured.isEmpty ? held : Self.block(structured)
             usage = structuredUsage
         }
         end(reason, into: &events)
@@ -245,9 +270,15 @@ struct MessageReader: Sendable {
 
     /// The structured answer that the CLI found good.
     ///
-    /// - Parameter output: The CLI's own copy of it, for when the model's words were not seen.
-    mutating func structuredAnswer(_ output: JSONValue, usage total: TokenUsage) -> [RunEvent] {
+    /// - Parameters:
+    ///   - output: The CLI's own copy of it, for when the model's words were not seen.
+    ///   - id: The message's id for when no message was seen.
+    mutating func structuredAnswer(_ output: JSONValue, id: String, usage total: TokenUsage) -> [RunEvent] {
         var events: [RunEvent] = []
+        if messageID.isEmpty {
+            messageID = id
+            isStartPending = true
+        }
         flushStart(into: &events)
         let written = (try? JSONParser.parse(Array(structured.utf8))) == nil ? nil : structured
         let text = written ?? String(decoding: JSONWriter.bytes(output), as: UTF8.self)
@@ -270,7 +301,10 @@ struct MessageReader: Sendable {
             open = .none
         }
         flushStart(into: &events)
-        if open != .text { events.append(.blockStarted(.text)) }
+        if open != .text {
+            blockStop(into: &events)
+            events.append(.blockStarted(.text))
+        }
         let rest = String(decoding: result.utf8.dropFirst(text.utf8.count), as: UTF8.self)
         if !rest.isEmpty { events.append(.text(rest)) }
         return events + [.blockEnded, .messageEnded(stopReason: stopReason ?? .endTurn, usage: total), .answered]

@@ -1,8 +1,5 @@
 /// Decodes the items of a response's `input` into turns.
 enum ResponsesInput {
-    private static let textKinds: Set<String> = ["input_text", "output_text", "refusal"]
-    private static let mediaKinds: Set<String> = ["input_image", "input_file"]
-
     /// Appends all of `input`: a text or items.
     ///
     /// - Returns: The items as they were sent; a text as the item it stands for.
@@ -41,7 +38,7 @@ enum ResponsesInput {
         case "function_call_output":
             let id = try text(item, "call_id")
             _ = try item.required("output")
-            let content = try blocks(item, "output", kinds: textKinds.union(mediaKinds))
+            let content = try ContentParts.responses.blocks(item, "output")
             request.append(.user, [FunctionTools.resultBlock(id: id, content: content)])
         case "reasoning":
             // A summary alone is not what the model thought.
@@ -70,7 +67,7 @@ enum ResponsesInput {
         _ = try item.required("content")
         switch role {
         case "user":
-            let blocks = try blocks(item, "content", kinds: textKinds.union(mediaKinds))
+            let blocks = try ContentParts.responses.blocks(item)
             guard !blocks.isEmpty else {
                 throw .invalid(
                     item.path("content"),
@@ -78,67 +75,12 @@ enum ResponsesInput {
             }
             request.append(.user, blocks)
         case "assistant":
-            let blocks = try blocks(item, "content", kinds: textKinds)
-            if !blocks.isEmpty { request.append(.assistant, blocks) }
+            let texts = try ContentParts.responses.texts(item)
+            if !texts.isEmpty { request.append(.assistant, texts.map { RunRequest.Turn.text($0) }) }
         default:
-            let texts = try blocks(item, "content", kinds: textKinds).compactMap { $0["text"]?.stringValue }
+            let texts = try ContentParts.responses.texts(item)
             if !texts.isEmpty { request.system.append(texts.joined(separator: "\n")) }
         }
-    }
-
-    /// The blocks of a text or an array of parts; blank text is left out, because the API refuses it.
-    private static func blocks(
-        _ item: FieldReader, _ key: String, kinds: Set<String>
-    ) throws(APIError) -> [JSONValue] {
-        let path = item.path(key)
-        guard let content = item.value(key) else { return [] }
-        if let text = content.stringValue { return text.isBlank ? [] : [RunRequest.Turn.text(text)] }
-        guard let parts = content.arrayValue else {
-            throw .invalid(path, "`\(path)` must be a string or an array of parts, not \(content.kindDescription).")
-        }
-        var blocks: [JSONValue] = []
-        for (index, part) in parts.enumerated() {
-            let part = try FieldReader(part, path: "\(path)[\(index)]")
-            let kind = try text(part, "type")
-            guard kinds.contains(kind) else {
-                throw .invalid(
-                    part.path("type"),
-                    "`\(part.path("type"))` must be one of \(kinds.sorted().joined(separator: ", ")) here.")
-            }
-            if let block = try block(part, kind: kind) { blocks.append(block) }
-        }
-        return blocks
-    }
-
-    private static func block(_ part: FieldReader, kind: String) throws(APIError) -> JSONValue? {
-        switch kind {
-        case "input_image":
-            guard let url = try part.string("image_url") else { throw unkept(part, instead: "image_url") }
-            return try MediaBlocks.image(url: url, path: part.path("image_url"))
-        case "input_file":
-            if let data = try part.string("file_data") {
-                return try MediaBlocks.file(
-                    data: data, name: try part.string("filename"), path: part.path("file_data"))
-            }
-            guard let url = try part.string("file_url") else { throw unkept(part, instead: "file_data") }
-            return try MediaBlocks.document(url: url, path: part.path("file_url"))
-        default:
-            let key = kind == "refusal" ? "refusal" : "text"
-            _ = try part.required(key)
-            let text = try part.string(key) ?? ""
-            if text.isBlank { return nil }
-            return RunRequest.Turn.text(text)
-        }
-    }
-
-    /// A part without data: it names a file of the vendor's, or nothing at all.
-    private static func unkept(_ part: FieldReader, instead key: String) -> APIError {
-        guard part.value("file_id") != nil else {
-            return .invalid(part.path(key), "`\(part.path(key))` is missing.")
-        }
-        return .invalid(
-            part.path("file_id"),
-            "`\(part.path("file_id"))`: files are not kept here. Send the data itself as `\(part.path(key))`.")
     }
 
     private static func text(_ fields: FieldReader, _ key: String) throws(APIError) -> String {
