@@ -43,7 +43,7 @@ def open_handed(workspace):
     """An operator who allows MCP servers and every mode."""
     with Service(
             ALLOW_MCP_SERVERS="true", PERMISSION_MODES="default,acceptEdits,plan,dontAsk,bypassPermissions", ALLOWED_DIRECTORIES=workspace,
-            WORKER_CONCURRENCY=4) as service:
+            WORKER_CONCURRENCY=4, IS_SANDBOX=1) as service:
         yield service
 
 
@@ -82,10 +82,10 @@ BAD = [
 
 @pytest.mark.parametrize("name, value", BAD, ids=lambda value: json.dumps(value)[:50])
 def test_a_bad_parameter_is_named(service, name, value):
-    before = len(service.clis())
     answer = ask(service, "POST", "/api/run", json={"prompt": "x", name: value})
     refused(answer, 400, "invalid_request", name)
-    assert len(service.clis()) == before == 0, "it was run"
+    if name != "schema":  # which the CLI checks
+        assert "cli.pid" not in service.request_line(answer.headers["x-request-id"]), "it was run"
 
 
 @pytest.mark.parametrize("server", [
@@ -267,7 +267,7 @@ def test_a_run_has_so_many_turns(service, mark, streamed):
 
 
 def test_a_run_has_so_much_money(service, mark):
-    prompt = f"{mark} [[usage=1000000,0,0]] {bash('echo one')} [[then=end]]"
+    prompt = f"{mark} [[usage=100000,0,0]] {bash('echo one')} [[then=end]]"
     reply = run(service, prompt, allowedTools=["Bash"], maxBudgetUsd=0.01)
     check_reply(reply)
     assert reply["stopReason"] == "max_budget" and reply["costUsd"] > 0.01
@@ -434,8 +434,7 @@ def test_edits_are_accepted_in_the_runs_directories_only(service, workspace, dir
 
 
 def test_every_permission_can_be_bypassed_where_the_operator_offers_it(open_handed, directory, mark):
-    if os.geteuid() == 0 and "IS_SANDBOX" not in open_handed.environment:
-        pytest.skip("the CLI refuses this mode to root")
+    """The CLI takes this from root with IS_SANDBOX only."""
     run(open_handed, f"{mark} {bash('touch made')}", allowedTools=["Bash"], permissionMode="bypassPermissions", workingDirectory=str(directory))
     assert (directory / "made").exists()
 
@@ -833,7 +832,7 @@ def test_a_server_on_the_network_gets_its_headers(open_handed, mark):
 
 
 def test_a_body_of_many_megabytes_is_taken_and_a_larger_one_is_not(service, mark):
-    answer = ask(service, "POST", "/api/run", json={"prompt": "x", "nonsense": "y" * 33_000_000})
+    answer = ask(service, "POST", "/api/run", json={"prompt": "x", "nonsense": "y" * 34_000_000})
     assert answer.status_code == 413
     assert run(service, f"{mark} [[say=ok]] " + "word " * 100_000)["result"] == "ok"
 

@@ -549,6 +549,39 @@ def test_a_session_has_the_fields_of_the_documentation(kept, directory, mark):
     assert session(kept, chat_id)["profile"] == "chat"
 
 
+def test_what_a_turn_costs_is_its_own(kept, mark):
+    """A resumed CLI reports what the whole conversation has cost."""
+    replies = [run(kept, f"{mark}-0 [[usage=100000,0,0]] [[say=x]]")]
+    id = replies[0]["sessionId"]
+    replies += [run(kept, f"{mark}-{number} [[usage=100000,0,0]] [[say=x]]", sessionId=id) for number in (1, 2)]
+    for reply in replies:
+        assert reply["costUsd"] == pytest.approx(replies[0]["costUsd"], rel=0.01), [reply["costUsd"] for reply in replies]
+        assert reply["usage"]["inputTokens"] == 100000
+    found = session(kept, id)
+    assert found["costUsd"] == pytest.approx(sum(reply["costUsd"] for reply in replies), rel=0.001)
+    assert found["usage"]["inputTokens"] == 300000
+    fork = run(kept, f"{mark}-3 [[usage=100000,0,0]] [[say=x]]", sessionId=id, fork=True)
+    assert fork["costUsd"] == pytest.approx(replies[0]["costUsd"], rel=0.01)
+
+
+def test_a_budget_is_the_runs_and_not_the_conversations(kept, mark):
+    first = run(kept, f"{mark}-0 [[usage=100000,0,0]] [[say=x]]")
+    budget = first["costUsd"] / 2
+    reply = run(kept, f"{mark}-1 {bash('echo x')} [[then=end]]", sessionId=first["sessionId"], allowedTools=["Bash"], maxBudgetUsd=budget)
+    assert reply["stopReason"] == "end_turn" and reply["result"] == "end" and reply["costUsd"] < budget
+
+
+def test_a_conversation_that_outgrows_its_model_goes_on(kept, mark):
+    """The CLI puts a summary in the place of what was said; a run's stream has nothing of that."""
+    id = run(kept, f"{mark}-1 [[usage=1000000,0,0]] [[say=one]]")["sessionId"]
+    events = stream(kept, f"{mark}-2 {bash('echo x')} [[then=two]]", sessionId=id, allowedTools=["Bash"])
+    check_stream(events)
+    assert events[-1][1]["result"] == "two" and len([name for name, _ in events if name == "tool_result"]) == 1
+    assert run(kept, f"{mark}-3 [[say=three]]", sessionId=id)["result"] == "three"
+    found = session(kept, id)
+    assert found["turns"] == 3 and texts(found["messages"][-1]["content"]) == ["three"]
+
+
 def test_messages_have_calls_of_tools_and_their_results(kept, mark):
     id = run(kept, f"{mark} {bash('echo the-output')} [[then=done]]", allowedTools=["Bash"])["sessionId"]
     found = session(kept, id)["messages"]
@@ -600,7 +633,7 @@ def test_a_bad_limit_is_named(fast, limit):
 
 def test_deleting_takes_every_file_along(kept, mark):
     """Also what the CLI keeps beside the transcript: a long output of a tool."""
-    command = "head -c 300000 /dev/zero | tr '\\\\0' x; echo y > made"
+    command = "head -c 300000 /dev/zero | tr '\\0' x; echo y > made"
     prompt = f"{mark} {tool('Write', file_path='./written', content='x')} {bash(command)}"
     reply = run(kept, prompt, allowedTools=["Bash", "Write", "TodoWrite"])
     id, cli = reply["sessionId"], cli_session(kept, mark)
