@@ -30,7 +30,7 @@ def limited(workspace):
     (workspace / "for-alice").mkdir()
     (workspace / "for-all").mkdir()
     keys = {
-        "alice": f"directories={workspace}/for-alice:{workspace}/for-nobody tools=Read,Bash", "bob": "concurrency=2 tools=Bash(git:*)",
+        "alice": f"directories={workspace}/for-alice:{workspace}/for-nobody tools=Read,Bash", "bob": "concurrency=2 tools=Bash",
         "carol": "queue=5"}
     with Service(
             keys=keys, ALLOWED_DIRECTORIES=workspace, ALLOWED_TOOLS="Read,Glob,Bash(echo *),Write", PERMISSION_MODES="default,plan",
@@ -520,15 +520,18 @@ def test_a_key_works_in_its_own_directories(limited, workspace):
 
 
 def test_a_key_has_its_own_tools(limited):
-    assert as_key(limited, "alice", allowedTools=["Bash(echo *)"]).status_code == 200
-    for name, tools in (("alice", ["Write"]), ("alice", ["Glob"]), ("bob", ["Read"]), ("bob", ["Bash(echo *)"]), ("carol", ["Edit"])):
+    """They narrow the operator's, and widen nothing."""
+    for name in ("alice", "bob", "carol"):
+        assert as_key(limited, name, allowedTools=["Bash(echo *)"]).status_code == 200
+        refused(as_key(limited, name, allowedTools=["Bash"]), 403, "forbidden", "allowedTools")
+    for name, tools in (("alice", ["Write"]), ("alice", ["Glob"]), ("bob", ["Read"]), ("bob", ["Write"]), ("carol", ["Edit"])):
         refused(as_key(limited, name, allowedTools=tools), 403, "forbidden", "allowedTools")
     assert as_key(limited, "bob", allowedTools=[]).status_code == 200
     assert as_key(limited, "carol", allowedTools=["Write"]).status_code == 200
 
 
 @pytest.mark.parametrize("rest", [
-    "directories=relative", "directories=", "tools=Nonsense", "tools=Bash(", "directories=/a:relative", "nonsense=1", "tools="])
+    "directories=relative", "directories=", "tools=Nonsense", "tools=Bash(", "directories=/a:relative", "nonsense=1"])
 def test_a_fault_in_the_keys_file_stops_the_start_with_its_line(limited, tmp_path, rest):
     path = tmp_path / "keys"
     path.write_text(f"# mine\nalice:{'0' * 64} {rest}\n")

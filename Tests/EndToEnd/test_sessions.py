@@ -424,7 +424,7 @@ def test_a_cli_that_dies_with_half_a_turn_in_the_transcript_leaves_nothing(fast,
 @pytest.mark.parametrize("kind", ["agent", "chat"])
 def test_twenty_requests_at_once_on_one_session_run_one_after_the_other(mark, kind):
     """Of any responder: each has fewer threads than there are requests, so that they can't all be one's."""
-    with stateful(WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=30, RESPONDERS=4) as service:
+    with stateful(WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=20, RESPONDERS=4) as service:
         if kind == "agent":
             id = run(service, f"{mark} n0 [[say=n0]]")["sessionId"]
             send = lambda number: ask(service, "POST", "/api/run", json={"prompt": f"{mark} n{number} [[say=n{number}]]", "sessionId": id})
@@ -799,7 +799,7 @@ def test_the_operators_command_lists_shows_and_deletes():
         shown = program(service, "sessions", "show", mine)
         assert shown.returncode == 0 and mine in shown.stdout and reply["workingDirectory"] in shown.stdout, shown
         missing = program(service, "sessions", "show", MISSING)
-        assert missing.returncode != 0 and MISSING in missing.stderr and "Fatal" not in missing.stderr
+        assert missing.returncode != 0 and missing.stderr.strip() and "Fatal" not in missing.stderr and missing.stdout == ""
         assert program(service, "sessions", "delete", others).returncode == 0
         assert program(service, "sessions", "delete", others).returncode != 0
         refused(ask(service, "GET", f"/api/sessions/{others}", service.authorization_of("other")), 404)
