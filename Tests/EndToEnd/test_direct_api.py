@@ -90,7 +90,8 @@ def test_a_bad_parameter_is_named(service, name, value):
 
 @pytest.mark.parametrize("server", [
     5, {}, {"command": 5}, {"command": ""}, {"command": "x", "args": "y"}, {"command": "x", "args": [5]}, {"command": "x", "env": {"A": 5}},
-    {"type": "nonsense", "url": "http://127.0.0.1/"}, {"type": "http"}, {"type": "http", "url": 5}, {"type": "sse", "url": "http://x/", "headers": {"A": 5}},
+    {"type": "nonsense", "url": "http://127.0.0.1/"}, {"type": "http"}, {"type": "http", "url": 5},
+    {"type": "sse", "url": "http://x/", "headers": {"A": 5}},
 ], ids=lambda value: json.dumps(value)[:50])
 def test_a_bad_server_is_named(open_handed, server):
     refused(ask(open_handed, "POST", "/api/run", json={"prompt": "x", "mcpServers": {"a": server}}), 400, "invalid_request", "mcpServers")
@@ -205,9 +206,7 @@ def test_the_model_is_the_one_that_was_named(service, mark):
 @pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh", "max"])
 def test_effort_arrives(service, mark, effort):
     run(service, f"{mark} [[say=ok]]", model="opus", effort=effort)
-    found = service.upstream_body(mark)["output_config"]["effort"]
-    # A model that does not know the highest ones gets the next one that it knows.
-    assert found == effort or (effort in ("xhigh", "max") and found == "high"), found
+    assert service.upstream_body(mark)["output_config"]["effort"] == effort
 
 
 def test_system_prompts_arrive(service, mark):
@@ -321,10 +320,8 @@ def test_what_was_thought_is_streamed_as_such(service, mark):
     for model in ("opus", "haiku", "sonnet"):
         events = stream(service, f"{mark} [[think=a musing]] [[say=the word]]", model=model, effort="high")
         check_stream(events)
-        assert "musing" not in "".join(data["text"] for data in of(events, "text"))
-        assert events[-1][1]["result"] == "the word"
-        if of(events, "thinking"):
-            assert "".join(data["text"] for data in of(events, "thinking")) == "a musing"
+        assert "".join(data["text"] for data in of(events, "thinking")) == "a musing"
+        assert "".join(data["text"] for data in of(events, "text")) == events[-1][1]["result"] == "the word"
 
 
 def test_a_failing_tool_is_an_error_in_its_result(service, mark):
@@ -397,7 +394,8 @@ def test_a_tool_that_was_not_named_can_be_called_in_vain(service, directory, mar
 
 def test_a_rule_for_files_holds_for_its_paths(service, directory, mark):
     (directory / "src").mkdir()
-    prompt = f"{mark} {tool('Write', file_path=str(directory / 'src/in'), content='x')} {tool('Write', file_path=str(directory / 'out'), content='x')}"
+    calls = [tool("Write", file_path=str(directory / name), content="x") for name in ("src/in", "out")]
+    prompt = f"{mark} {' '.join(calls)}"
     reply = run(service, prompt, allowedTools=["Write(./src/**)"], workingDirectory=str(directory))
     assert (directory / "src/in").exists() and not (directory / "out").exists()
     assert [denial["input"]["file_path"] for denial in reply["permissionDenials"]] == [str(directory / "out")]
@@ -440,7 +438,8 @@ def test_every_permission_can_be_bypassed_where_the_operator_offers_it(open_hand
 
 
 @pytest.mark.parametrize("name", [
-    "Agent", "Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "Skill", "Task", "TodoWrite", "WebFetch", "WebSearch", "Write"])
+    "Agent", "Bash", "Edit", "Glob", "Grep", "LS", "MultiEdit", "NotebookEdit", "Read", "Skill", "Task", "TodoWrite", "WebFetch",
+    "WebSearch", "Write"])
 def test_every_tool_of_the_documentation_may_be_named(service, mark, name):
     run(service, f"{mark} [[say=ok]]", allowedTools=[name])
 
@@ -457,13 +456,16 @@ def test_nothing_of_the_directory_is_read_by_itself(service, directory, mark, ho
             for event in ("SessionStart", "UserPromptSubmit", "PreToolUse", "Stop")}})),
         "CLAUDE.md": ("CLAUDE.md", "canary-of-the-directory"),
         "mcp": (".mcp.json", json.dumps({"mcpServers": {"x": {"command": "touch", "args": [str(made)]}}})),
-        "skills": (".claude/skills/canary-of-the-directory/SKILL.md", "---\nname: canary-of-the-directory\ndescription: canary-of-the-directory\n---\nx"),
+        "skills": (
+            ".claude/skills/canary-of-the-directory/SKILL.md",
+            "---\nname: canary-of-the-directory\ndescription: canary-of-the-directory\n---\nx"),
     }
     path, content = files[how]
     (directory / path).parent.mkdir(parents=True, exist_ok=True)
     (directory / path).write_text(content)
     written = directory / "outside-of-src"
-    run(service, f"{mark} {tool('Write', file_path=str(written), content='x')}", allowedTools=["Write(./src/**)", "Skill"], workingDirectory=str(directory))
+    prompt = f"{mark} {tool('Write', file_path=str(written), content='x')}"
+    run(service, prompt, allowedTools=["Write(./src/**)", "Skill"], workingDirectory=str(directory))
     assert not written.exists() and not made.exists()
     assert "canary-of-the-directory" not in json.dumps(service.upstream_body(mark))
 

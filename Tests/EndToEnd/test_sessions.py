@@ -223,9 +223,10 @@ def test_a_session_keeps_its_system_prompts_until_others_are_given(kept, mark):
         (True, False, False), (True, False, False), (False, True, False), (False, True, True), (False, True, True)]
 
 
-def test_thinking_and_pictures_survive_in_the_history(kept, mark):
+def test_pictures_survive_in_the_history(kept, mark):
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    prompt = [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": pixel}}, {"type": "text", "text": f"{mark}-1 [[say=seen]]"}]
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": pixel}}
+    prompt = [image, {"type": "text", "text": f"{mark}-1 [[say=seen]]"}]
     id = run(kept, prompt)["sessionId"]
     run(kept, f"{mark}-2 [[say=ok]]", sessionId=id)
     assert len(blocks(kept, f"{mark}-2", "image")) == 1
