@@ -20,7 +20,9 @@ def faulty(workspace):
     """A service that is not started yet, with the fake CLI."""
     service = stateful("fake", ALLOWED_DIRECTORIES=workspace, WORKER_CONCURRENCY=4)
     service.mode("recall")
-    return service
+    yield service
+    # A mount in it outlives the service.
+    shutil.rmtree(service.base, ignore_errors=True)
 
 
 def chat(service, dialect, prompt, id="new"):
