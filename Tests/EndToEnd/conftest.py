@@ -46,7 +46,7 @@ def some_path(workspace):
 def service(workspace, some_path):
     """The real CLI, on the offline upstream, behind nginx."""
     settings = {
-        "ALLOWED_DIRECTORIES": f"{workspace}:{some_path}", "LOG_LEVEL": "debug", "WORKER_CONCURRENCY": 4,
+        "ALLOWED_DIRECTORIES": f"{workspace}:{some_path}", "LOG_LEVEL": "debug", "WORKER_CONCURRENCY": 4, "MAX_SESSIONS_PER_KEY": 100000,
         CANARY_VARIABLE: "canary-of-the-environment",
     }
     with Service(**settings) as service:
@@ -56,7 +56,8 @@ def service(workspace, some_path):
 @pytest.fixture(scope="session")
 def fake(workspace):
     """The same with the fake CLI, whose behaviour a test chooses with `fake.mode(…)`; short time-outs."""
-    with Service(cli="fake", REQUEST_TIMEOUT_MS=2000, WORKER_CONCURRENCY=10, ALLOWED_DIRECTORIES=workspace) as service:
+    settings = {"REQUEST_TIMEOUT_MS": 2000, "WORKER_CONCURRENCY": 10, "ALLOWED_DIRECTORIES": workspace, "MAX_SESSIONS_PER_KEY": 100000}
+    with Service(cli="fake", **settings) as service:
         yield service
 
 

@@ -4,9 +4,11 @@ Everything here waits on conditions with a deadline. Processes are found by this
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -27,7 +29,8 @@ SETTINGS = """
     PROXY_API_KEY PORT TLS_PORT RUN_DIR UPSTREAM LOG_LEVEL LOG_FORMAT REQUEST_TIMEOUT_MS WORKER_CONCURRENCY MAX_QUEUE_SIZE
     QUEUE_TIMEOUT_MS RESPONDERS ALLOWED_DIRECTORIES DEFAULT_MODEL MODEL_ALIASES MAX_CHOICES BIND_ADDRESS OFFLINE_UPSTREAM_RECORD SESSION_TTL_MS
     MAX_SESSIONS_PER_KEY SESSION_CLEANUP_INTERVAL_MS HEARTBEAT_AFTER_MS
-    PROXY_API_KEYS_FILE RETRY_MAX_ATTEMPTS STATE_DIR
+    PROXY_API_KEYS_FILE RETRY_MAX_ATTEMPTS STATE_DIR ALLOWED_TOOLS PERMISSION_MODES ALLOW_MCP_SERVERS SESSION_TITLES CHAT_TOOLS CHAT_PRESET
+    CHAT_DIRECTORY
 """.split()
 
 
@@ -131,8 +134,11 @@ def status_number(pid, name):
 class Service:
     """One `Scripts/run` in the foreground. A context manager: left, it has ended everything and checked that nothing is left."""
 
-    def __init__(self, cli=None, checkout=CHECKOUT, wait=True, **settings):
-        """`cli="fake"` puts the fake CLI in, in its mode `fast`; a path sets CLAUDE_PATH. Others are environment variables; None unsets."""
+    def __init__(self, cli=None, checkout=CHECKOUT, wait=True, keys=None, **settings):
+        """`cli="fake"` puts the fake CLI in, in its mode `fast`; a path sets CLAUDE_PATH. Others are environment variables; None unsets.
+
+        `keys` makes further clients: names, with what their line of the keys file says of them.
+        """
         self.base = Path(tempfile.mkdtemp(prefix="cf-"))
         self.checkout = Path(checkout)
         self.run_dir = self.base / "r"
@@ -145,6 +151,7 @@ class Service:
         self.born = time.time()
         self.wait = wait
         self.key = KEY
+        self.keys = {name: f"e2e-{name}-{secrets.token_hex(12)}" for name in keys or {}}
         own = {
             "PORT": self.port, "TLS_PORT": self.tls_port, "RUN_DIR": self.run_dir, "UPSTREAM": "offline",
             "PROXY_API_KEY": KEY, "OFFLINE_UPSTREAM_RECORD": self.record_file, "LOG_FORMAT": "json", "RESPONDERS": 2,
@@ -155,6 +162,10 @@ class Service:
             own["CLAUDE_PATH"] = self.base / "claude"
         elif cli:
             own["CLAUDE_PATH"] = cli
+        if keys:
+            lines = [f"{name}:{hashlib.sha256(self.keys[name].encode()).hexdigest()} {rest}\n" for name, rest in keys.items()]
+            own["PROXY_API_KEYS_FILE"] = self.base / "keys"
+            own["PROXY_API_KEYS_FILE"].write_text("".join(lines))
         own.update(settings)
         self.environment = {
             name: value for name, value in os.environ.items()
@@ -217,6 +228,21 @@ class Service:
             time.sleep(0.05)
         if self.process:
             self.process.wait(10)
+
+    def restart_responders(self, number=signal.SIGTERM):
+        """Ends every responder, and waits until as many others are there."""
+        before = self.responders()
+        for pid in before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until(
+            lambda: len(now := self.responders()) == len(before) and not set(now) & set(before), 30, "new responders")
+
+    def crash(self):
+        """Kills everything at once and starts it again, as after a power cut."""
+        self.kill()
+        self.output_file.write_text("")
+        self.start()
 
     def __enter__(self):
         try:
@@ -371,6 +397,14 @@ class Service:
     @property
     def authorization(self):
         return {"Authorization": f"Bearer {self.key}"}
+
+    def authorization_of(self, name):
+        """The header of another client's key."""
+        return {"Authorization": f"Bearer {self.keys[name]}"}
+
+    @property
+    def state_dir(self):
+        return Path(self.environment.get("STATE_DIR", self.run_dir))
 
     def tls_context(self):
         """Trusts this service's own certificate and nothing else; names are checked."""
