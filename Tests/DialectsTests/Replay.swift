@@ -62,7 +62,9 @@ struct Replay {
             request = try MessagesRequest.decodeCount(body)
         case "/v1/messages":
             dialect = .anthropic
-            request = try MessagesRequest.decode(body)
+            var chat = try MessagesRequest.decode(body)
+            chat.hostTools = try transcript.hostTools()
+            request = chat
             if request.isStreaming { stream = MessagesStream() }
         default:
             dialect = .direct

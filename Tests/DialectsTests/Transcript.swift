@@ -11,7 +11,8 @@ struct Transcript: Sendable, CustomTestStringConvertible {
     static let context = ReplyContext(
         requestID: "req-golden", created: 1_700_000_000, fingerprint: "fp_claude_2.1.330")
     static let directContext = DirectContext(
-        id: "00000000-0000-4000-8000-00000000aaaa", sessionID: nil, workingDirectory: "/srv/w")
+        id: "00000000-0000-4000-8000-00000000aaaa", sessionID: "00000000-0000-4000-8000-00000000bbbb",
+        workingDirectory: "/srv/w")
     static let policy = DirectPolicy(allowsMCPServers: true)
     static let responseID = "resp_0000000000000000000000000000aaaa"
 
@@ -35,6 +36,14 @@ struct Transcript: Sendable, CustomTestStringConvertible {
     func request() throws -> (path: String, body: JSONValue) {
         let json = try JSONParser.parse(bytes("request.json"))
         return (try #require(json["path"]?.stringValue), try #require(json["body"]))
+    }
+
+    /// The tools that the service was set to give chats.
+    func hostTools() throws -> [ToolRule] {
+        let json = try JSONParser.parse(bytes("request.json"))
+        return (json["settings"]?["CHAT_TOOLS"]?.stringValue ?? "").split(separator: ",").compactMap {
+            ToolRule(String($0))
+        }
     }
 
     /// The expected reply, or with GOLDEN=1 the given one, which is written to its file.

@@ -88,7 +88,8 @@ import Testing
             "chat-history", "chat-openai-stream", "chat-openai-whole", "error-mid-stream", "max-tokens",
             "not-logged-in", "responses-failed", "responses-incomplete", "responses-reasoning", "responses-stream",
             "responses-structured", "responses-tools-round-trip", "responses-tools-stream", "responses-whole",
-            "run-tool-bash", "run-tool-denied", "stream-cut", "system-prompt", "thinking",
+            "run-tool-bash", "run-tool-denied", "stream-cut", "system-prompt", "thinking", "run-tool-loop",
+            "run-denied-rules", "run-max-turns", "run-max-budget", "run-structured", "run-resumed", "chat-host-tools",
         ]
         #expect(wanted.subtracting(Transcript.requests.map(\.name)) == [])
     }

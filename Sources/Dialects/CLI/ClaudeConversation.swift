@@ -168,8 +168,9 @@ public struct ClaudeConversation: Sendable {
             if isError {
                 return fail(APIError(.cli, "The Claude Code CLI refused the request's settings.", cause: words))
             }
-            if let error = Self.serverError(response?["response"]) { return fail(error) }
-            if let step = response?["request_id"]?.stringValue.flatMap({ Step(rawValue: $0) }) { awaited.remove(step) }
+            let step = response?["request_id"]?.stringValue.flatMap { Step(rawValue: $0) }
+            if step == .servers, let error = Self.serverError(response?["response"]) { return fail(error) }
+            if let step { awaited.remove(step) }
             return feedIfReady()
         case ("usage", .counting):
             guard !isError, let tokens = response?["response"]?["totalTokens"]?.intValue else {
