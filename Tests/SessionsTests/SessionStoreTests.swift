@@ -437,7 +437,19 @@ private func beginUntilRefused(path: String, accepted: String, limit: Int) -> Bo
 
     @Test func `maintenance is one process's at a time`() throws {
         let stores = try (0..<3).map { _ in try bench.sessions(patience: .seconds(30)) }
-        for round in 1...10 {
+        for round in 1...3 {
+            // All find it due while another program has the lock, and then ask for the lock.
+            let stranger = try bench.stranger()
+            let hasLock = DispatchSemaphore(value: 0)
+            Thread.detachNewThread {
+                try? stranger.inDatabase { db in
+                    try db.execute(sql: "BEGIN IMMEDIATE")
+                    hasLock.signal()
+                    usleep(150_000)
+                    try db.execute(sql: "COMMIT")
+                }
+            }
+            hasLock.wait()
             let claims = Mutex<[Bool?]>([])
             onThreads(6) { thread in
                 let isOurs = try? stores[thread % 3].claimMaintenance(now: round * 100, interval: 100)
