@@ -243,13 +243,3 @@ struct BackgroundTable<Thing: BackgroundThing> {
         try database.known(ids, sql: "SELECT 1 FROM \(name) WHERE id = ?")
     }
 }
-
-extension SessionDatabase {
-    /// Which of these values a statement finds a row for, in one consistent state.
-    func known(_ values: [String], sql: String) throws(SessionStoreError) -> Set<String> {
-        try read { db in
-            let statement = try db.cachedStatement(sql: sql)
-            return try Set(values.filter { try Bool.fetchOne(statement, arguments: [$0]) == true })
-        }
-    }
-}

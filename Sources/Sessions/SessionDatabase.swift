@@ -8,8 +8,6 @@
 // wrote meanwhile. It is on the disk before the call returns (synchronous = FULL), except for marks of use, whose loss
 // costs nothing that was promised.
 //
-// Rows that go are removed in short transactions with pauses: another process's write gets its turn in between.
-//
 // A call waits for another process's lock until a deadline counted from the call's start, its wait for this process's
 // other threads included: behind a stuck process N threads fail together, not one after the other.
 
@@ -19,18 +17,10 @@ import Synchronization
 
 /// This process's connections to `sessions.db`; its stores share them.
 public final class SessionDatabase: Sendable {
-    /// Rows that are removed in one transaction, unless ``batchTime`` ends it before.
-    private static let batchRows = 50
-    /// After this time no further row is removed in the same transaction: rows may be large.
-    private static let batchTime: Duration = .milliseconds(10)
-    /// Between two of these transactions; whoever waits for the lock looks as often as this.
-    private static let batchPause: UInt32 = 10_000
-    /// Pages given back to the disk at a time: 1 MiB.
-    private static let vacuumPages = 256
-
     /// Where the file is.
     public let path: String
-    private let pool: DatabasePool
+    /// The connections; what is done with them goes through the calls below.
+    let pool: DatabasePool
     private let lockWait: LockWait
     private let patience: Duration
 
@@ -96,55 +86,20 @@ public final class SessionDatabase: Sendable {
         }
     }
 
-    /// Removes rows in transactions that keep nobody waiting for long.
-    ///
-    /// Rows that are removed are gone even when a later transaction fails, so they are returned then, and not the error.
-    ///
-    /// - Parameters:
-    ///   - limit: How many at most.
-    ///   - givesSpaceBack: The file shrinks by a part of what became free.
-    ///   - excess: How many may go, asked in each transaction; nil for any number.
-    ///   - remove: Removes one row; nil when there is none left.
-    /// - Returns: What `remove` returned; fewer than `limit` when there are no more, or another process kept the lock.
+    /// Which of these values a statement finds a row for; other reads get their turn in between.
     @available(*, noasync, message: "blocks")
-    func removeInBatches<Removed>(
-        limit: Int, givesSpaceBack: Bool, excess: ((Database) throws -> Int)? = nil,
-        _ remove: (Database) throws -> Removed?
-    ) throws(SessionStoreError) -> [Removed] {
-        var all: [Removed] = []
-        while all.count < limit {
-            let batch: (removed: [Removed], isLast: Bool)
-            do throws(SessionStoreError) {
-                batch = try write { db in
-                    let excess = try excess?(db) ?? .max
-                    var batch = try Self.removeBatch(db, min(limit - all.count, Self.batchRows, excess), remove)
-                    batch.isLast = batch.isLast || batch.removed.count >= excess
-                    if givesSpaceBack, !batch.removed.isEmpty {
-                        try db.execute(sql: "PRAGMA incremental_vacuum(\(Self.vacuumPages))")
+    func known(_ values: [String], sql: String) throws(SessionStoreError) -> Set<String> {
+        var known: Set<String> = []
+        for start in stride(from: 0, to: values.count, by: 500) {
+            known.formUnion(
+                try read { db in
+                    let statement = try db.cachedStatement(sql: sql)
+                    return try values[start...].prefix(500).filter { value in
+                        try Bool.fetchOne(statement, arguments: [value]) == true
                     }
-                    return batch
-                }
-            } catch {
-                guard !all.isEmpty else { throw error }
-                return all
-            }
-            all += batch.removed
-            if batch.isLast || all.count >= limit { break }
-            usleep(Self.batchPause)
+                })
         }
-        return all
-    }
-
-    private static func removeBatch<Removed>(
-        _ db: Database, _ room: Int, _ remove: (Database) throws -> Removed?
-    ) throws -> (removed: [Removed], isLast: Bool) {
-        let end = ContinuousClock.now + batchTime
-        var removed: [Removed] = []
-        while removed.count < room, removed.isEmpty || ContinuousClock.now < end {
-            guard let one = try remove(db) else { return (removed, true) }
-            removed.append(one)
-        }
-        return (removed, false)
+        return known
     }
 
     /// What a column holds, not by the row's subscript: it ends the process when a damaged file has another type there.
