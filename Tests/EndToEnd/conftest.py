@@ -1,7 +1,13 @@
-"""The service that most tests share: started once, as `make run` starts it, and ended with everything checked."""
+"""The service that most tests share: started once, as `make run` starts it, and ended with everything checked.
 
+`pytest --oldest-cli` runs what rests on the CLI's protocol with the oldest CLI that is served; `newer_cli` marks what that one can't do.
+"""
+
+import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -11,9 +17,44 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from service import Service  # noqa: E402
+from service import CHECKOUT, Service  # noqa: E402
 
 CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
+
+# The wheel that carries the program's ClaudeVersion.minimum, and the files that rest on what the CLI does.
+OLDEST_WHEEL = "0.2.148"
+CLI_FILES = {f"test_{name}.py" for name in (
+    "clients sdks tools structured_output media conversations responses errors upstream_errors security vendor_types").split()}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--oldest-cli", action="store_true", help="only what rests on the CLI, with the oldest one that is served")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "newer_cli(reason): the oldest CLI that is served can't do this")
+    if not config.getoption("--oldest-cli"):
+        return
+    path = subprocess.run(
+        [CHECKOUT / "Scripts/claude-cli", OLDEST_WHEEL], check=True, stdout=subprocess.PIPE, text=True, timeout=600).stdout.strip()
+    version = subprocess.run([path, "--version"], check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.split()[0]
+    source = (CHECKOUT / "Sources/Dialects/CLI/ClaudeVersion.swift").read_text()
+    minimum = ".".join(re.search(r"minimum = ClaudeVersion\(major: (\d+), minor: (\d+), patch: (\d+)\)", source).groups())
+    if version != minimum:
+        raise pytest.UsageError(f"the wheel {OLDEST_WHEEL} has CLI {version}, the program's minimum is {minimum}: they belong together")
+    os.environ["CLAUDE_PATH"] = path
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--oldest-cli"):
+        return
+    # What uses the fake CLI alone is the same with any real one.
+    chosen = [item for item in items if item.path.name in CLI_FILES and not {"fake", "faulty", "player"} & set(item.fixturenames)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+    for item in items:
+        for mark in item.iter_markers("newer_cli"):
+            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from test_vendor_types import DELTAS, follow, followed_message
 from vendor_types import check
 
 SEED = int(os.environ.get("E2E_SEED", "20261"))
-COUNT = int(os.environ.get("E2E_COUNT", "75"))  # for each dialect
+COUNT = int(os.environ.get("E2E_COUNT", "100"))  # for each dialect
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 TOOL = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
 
