@@ -19,6 +19,8 @@ public struct Scoreboard: Sendable, Equatable {
         public var cliPID: Int32?
         /// Its responder's process.
         public var responderPID: Int32
+        /// The number of the conversation that it goes on with; 0 for none.
+        public var session: UInt64
     }
 
     /// A responder process.
@@ -201,7 +203,7 @@ extension AdmissionSegment {
                             client: text(entry.client), route: Int(entry.route), model: text(entry.model),
                             stage: stage == .waiting && entry.state == UInt32(ADMISSION_RUNNING) ? .starting : stage,
                             age: age(entry.enqueued), cliPID: entry.group == 0 ? nil : entry.group,
-                            responderPID: unsafe segment.owners[owner].pid)
+                            responderPID: unsafe segment.owners[owner].pid, session: entry.session)
                     ))
             }
             requests.sort { $0.ticket < $1.ticket }

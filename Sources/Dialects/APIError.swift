@@ -47,6 +47,8 @@ public struct APIError: Error, Sendable, Equatable {
         case cli = "cli_error"
         /// The run took longer than it may.
         case timeout = "timeout"
+        /// The caller ended the run by another request.
+        case cancelled = "cancelled"
         /// The service is being stopped.
         case unavailable = "unavailable"
         /// A fault of the service's own.
@@ -98,6 +100,7 @@ public struct APIError: Error, Sendable, Equatable {
         case .notFound, .modelNotFound, .sessionNotFound: 404
         case .methodNotAllowed: 405
         case .requestTimeout: 408
+        case .cancelled: 409
         case .sessionGone: 410
         case .requestTooLarge: 413
         case .queueFull, .rateLimit, .sessionLimitReached: 429

@@ -132,4 +132,11 @@ public protocol StreamEncoder: Sendable {
     mutating func encode(_ event: RunEvent, into out: inout [UInt8])
     /// Appends the event that ends a stream which fails after its first byte.
     mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8])
+    /// The conversation could not be kept after all; said before the answer's end.
+    mutating func conversationIsNotKept()
+}
+
+extension StreamEncoder {
+    /// Nothing to take back, where a stream names its session in the header alone.
+    public mutating func conversationIsNotKept() {}
 }

@@ -63,7 +63,7 @@ public enum Dialect: String, Sendable, CaseIterable {
         switch kind {
         case .invalidRequest, .auth, .notFound, .methodNotAllowed, .modelNotFound, .sessionNotFound, .sessionGone,
             .requestTooLarge,
-            .requestTimeout, .forbidden:
+            .requestTimeout, .forbidden, .cancelled:
             "invalid_request_error"
         case .queueFull, .rateLimit, .sessionLimitReached: "rate_limit_error"
         default: "server_error"
@@ -86,7 +86,8 @@ public enum Dialect: String, Sendable, CaseIterable {
 
     private static func anthropicType(_ kind: APIError.Kind) -> String {
         switch kind {
-        case .invalidRequest, .methodNotAllowed, .requestTimeout, .sessionGone: "invalid_request_error"
+        case .invalidRequest, .methodNotAllowed, .requestTimeout, .sessionGone, .cancelled:
+            "invalid_request_error"
         case .auth: "authentication_error"
         case .forbidden: "permission_error"
         case .notFound, .modelNotFound, .sessionNotFound: "not_found_error"

@@ -101,16 +101,18 @@ public final class SessionStore: Sendable {
     // MARK: Reading
 
     /// A session of a key that has a whole turn; reading does not count as a use.
+    ///
+    /// - Parameter owner: Nil for the operator, to whom every key's are shown.
     @available(*, noasync, message: "blocks")
-    public func session(id: String, owner: String) throws(SessionStoreError) -> StoredSession? {
+    public func session(id: String, owner: String?) throws(SessionStoreError) -> StoredSession? {
         let row = try database.read { db in
             try Row.fetchOne(
                 db.cachedStatement(
                     sql: """
                         SELECT \(Self.columns), settings, conversation FROM session
-                        WHERE id = ? AND owner = ? AND begun = 0
+                        WHERE id = :id AND owner = coalesce(:owner, owner) AND begun = 0
                         """),
-                arguments: [id, owner])
+                arguments: ["id": id, "owner": owner])
         }
         guard let row else { return nil }
         return try storedSession(row)

@@ -7,7 +7,8 @@ import Testing
     private static func headers(_ dialect: Dialect, ignored: [String] = []) -> [String] {
         let now = ContinuousClock.now
         let headers = ReplyHeaders(
-            dialect: dialect, requestID: "req-1", started: now, ignored: ignored, rateLimits: RateLimitStore())
+            dialect: dialect, requestID: "req-1", started: now, ignored: ignored, sessionID: nil,
+            rateLimits: RateLimitStore())
         return headers.all(now + .milliseconds(1234)).map { "\($0.name): \($0.value)" }
     }
 

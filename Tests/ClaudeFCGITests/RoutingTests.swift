@@ -14,6 +14,10 @@ import Testing
         ("POST", "/v1/chat/completions", .chatCompletions), ("POST", "/v1/messages", .messages),
         ("POST", "/api/run", .run), ("POST", "/v1/completions", .completions),
         ("POST", "/v1/messages/count_tokens", .countTokens), ("GET", "/metrics", .metrics),
+        ("GET", "/api/sessions", .sessions), ("DELETE", "/api/sessions", .sessions),
+        ("GET", "/api/sessions/a", .session(id: "a")), ("DELETE", "/api/sessions/a", .session(id: "a")),
+        ("GET", "/api/runs/a", .backgroundRun(id: "a")), ("GET", "/api/runs/a/events", .backgroundRunEvents(id: "a")),
+        ("POST", "/api/runs/a/cancel", .backgroundRunCancel(id: "a")),
     ])
     func `a path leads to its route`(_ method: String, _ path: String, _ route: Route) throws {
         #expect(try Route.of(method: method, path: path) == route)
@@ -22,7 +26,8 @@ import Testing
     @Test(arguments: [
         "", "/", "/health/", "/Health", "/v1", "/v1/", "/v1/models/", "/v1/chat", "/v1/chat/completions/",
         "/v1/completions/", "/v1/messages/count_tokens/",
-        "/v1/messages/x", "/api", "/api/run/", "/api/sessions", "//health", "/v1//models", "/%68ealth", "/health%00",
+        "/v1/messages/x", "/api", "/api/run/", "/api/sessions/", "/api/runs", "/api/runs/", "/api/runs/x/y",
+        "/api/sessions/x/y", "//health", "/v1//models", "/%68ealth", "/health%00",
         "/../health",
     ])
     func `other paths lead nowhere`(_ path: String) throws {
@@ -132,8 +137,8 @@ import Testing
         let text = "# who may call\r\n\nalice:\(Self.hash) concurrency=2 queue=0 # the tests\r\nbob:\(Self.hash)"
         let entries = try KeyRing.parse(text, file: "keys")
         #expect(entries.map(\.client.name) == ["alice", "bob"])
-        #expect(entries.map(\.client.concurrency) == [2, nil])
-        #expect(entries.map(\.client.queueLimit) == [0, nil])
+        #expect(entries.map(\.client.admission.concurrency) == [2, nil])
+        #expect(entries.map(\.client.admission.queueLimit) == [0, nil])
         #expect(entries.allSatisfy { $0.hash == [UInt8](repeating: 0xAB, count: 32) })
     }
 

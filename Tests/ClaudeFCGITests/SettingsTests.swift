@@ -22,7 +22,7 @@ import Testing
         #expect(settings.queueLimit == 100)
         #expect(settings.queueTimeout == .milliseconds(60_000))
         #expect(settings.claudePath == nil)
-        #expect(settings.allowedDirectories == [])
+        #expect(settings.allowedDirectories == [settings.workspaceDirectory])
         #expect(settings.defaultModel == nil)
         #expect(settings.modelAliases.isEmpty)
         #expect(settings.maxChoices == 8)

@@ -166,6 +166,10 @@ class Service:
             lines = [f"{name}:{hashlib.sha256(self.keys[name].encode()).hexdigest()} {rest}\n" for name, rest in keys.items()]
             own["PROXY_API_KEYS_FILE"] = self.base / "keys"
             own["PROXY_API_KEYS_FILE"].write_text("".join(lines))
+        if os.environ.get("CLAUDE_FCGI_BIN"):
+            # The CLI's tools read the shell's start files there, and a developer's may do anything. (A build needs the true one.)
+            own["HOME"] = self.base / "home"
+            own["HOME"].mkdir()
         own.update(settings)
         self.environment = {
             name: value for name, value in os.environ.items()

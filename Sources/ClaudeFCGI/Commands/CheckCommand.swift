@@ -147,7 +147,10 @@ private struct Checks {
 
     private func directories(_ report: inout CheckReport) {
         do throws(FileError) {
-            for directory in [settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory] {
+            for directory in [
+                settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory,
+                settings.freshDirectory,
+            ] {
                 try Files.makeDirectory(directory)
                 let probe = "\(directory)/.check-\(getpid())"
                 try Files.replace(probe, with: Array("x".utf8))

@@ -10,7 +10,8 @@ struct ClaudeFCGICommand: ParsableCommand {
             + "environment leaves open.",
         version: Version.text,
         subcommands: [
-            RespondCommand.self, CheckCommand.self, StatusCommand.self, KeysCommand.self, SettingsCommand.self,
+            RespondCommand.self, CheckCommand.self, StatusCommand.self, SessionsCommand.self, KeysCommand.self,
+            SettingsCommand.self,
             VersionCommand.self,
         ])
 }

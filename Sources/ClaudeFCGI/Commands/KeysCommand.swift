@@ -31,6 +31,9 @@ struct KeysCommand: ParsableCommand {
         @Argument(help: "Whose key it is: letters, digits, `-`, `_` and `.`.") var name: String
         @Option(help: "How many requests of this client run at most.") var concurrency: Int?
         @Option(help: "How many requests of this client wait at most.") var queue: Int?
+        @Option(help: "Where this client's runs may work, instead of ALLOWED_DIRECTORIES: /a:/b.") var directories:
+            String?
+        @Option(help: "The tools of /api/run that this client may name: Read,Bash.") var tools: String?
 
         func run() throws {
             guard KeyRing.isName(name), name != KeyRing.defaultName else {
@@ -48,6 +51,8 @@ struct KeysCommand: ParsableCommand {
             var line = "\(name):" + KeyRing.hash(key).map { KeysFile.hex($0) }.joined()
             if let concurrency { line += " concurrency=\(concurrency)" }
             if let queue { line += " queue=\(queue)" }
+            if let directories { line += " directories=\(directories)" }
+            if let tools { line += " tools=\(tools)" }
             if !text.isEmpty, !text.hasSuffix("\n") { text += "\n" }
             text += line + "\n"
             _ = try KeyRing.parse(text, file: path)
@@ -65,10 +70,7 @@ struct KeysCommand: ParsableCommand {
         func run() throws {
             let path = try location.path()
             for entry in try KeyRing.parse(try KeysFile.text(path), file: path) {
-                let limits = [
-                    entry.client.concurrency.map { "concurrency=\($0)" }, entry.client.queueLimit.map { "queue=\($0)" },
-                ]
-                print(([entry.client.name] + limits.compactMap { $0 }).joined(separator: " "))
+                print(([entry.client.name] + entry.client.limitsText).joined(separator: " "))
             }
         }
     }

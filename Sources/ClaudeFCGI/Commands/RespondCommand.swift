@@ -102,6 +102,7 @@ struct RespondCommand: ParsableCommand {
                 LogKey.threads: .stringConvertible(settings.threadsPerResponder),
             ])
         Reaper.start(gate)
+        responder.startMaintenance()
         SystemdNotification.send("READY=1")
         try server.run()
         logger.info("responder ended", metadata: [LogKey.responderPID: .stringConvertible(getpid())])

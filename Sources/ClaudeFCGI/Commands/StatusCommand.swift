@@ -105,7 +105,7 @@ enum StatusReport {
         return seconds < 7200 ? "\(seconds / 60)m" : "\(seconds / 3600)h"
     }
 
-    private static func columns(_ rows: [[String]]) -> String {
+    static func columns(_ rows: [[String]]) -> String {
         guard let head = rows.first else { return "" }
         let widths = head.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in

@@ -1,4 +1,5 @@
 import CLinux
+import Dialects
 import Glibc
 
 /// A setting that can't be used: which one, why, and what to write instead.
@@ -39,7 +40,22 @@ struct Settings: Sendable {
     let queueLimit: Int
     let queueTimeout: Duration
     let claudePath: String?
+    /// Where `/api/run` may work.
     let allowedDirectories: [String]
+    /// Tools, or permission rules of tools, that callers of `/api/run` may name; nil for all.
+    let allowedTools: [String]?
+    /// The CLI's permission modes that callers of `/api/run` may name.
+    let permissionModes: [String]
+    /// Whether callers of `/api/run` may have the CLI start or reach MCP servers.
+    let allowsMCPServers: Bool
+    /// Claude Code's own tools in the chat APIs; empty for none, which is how they are safe to expose.
+    let chatTools: [ToolRule]
+    /// Where chat runs with tools work; nil for an empty directory.
+    let chatToolsDirectory: String?
+    /// Whether chat runs have Claude Code's own system prompt, the caller's behind it.
+    let chatUsesClaudeCodePrompt: Bool
+    /// Whether a session is named after the first words of its first prompt.
+    let keepsSessionTitles: Bool
     let defaultModel: String?
     /// Names of models of the operator's own, and what stands behind them.
     let modelAliases: [(name: String, model: String)]
@@ -57,7 +73,7 @@ struct Settings: Sendable {
     /// Threads of one responder: all responders together have one for each request that runs or waits, and spares.
     var threadsPerResponder: Int {
         let needed = concurrency + queueLimit + Self.spareThreads
-        return (needed + responders - 1) / responders
+        return (needed + responders - 1) / responders + followersPerResponder
     }
 
     /// Where runs keep their temporary files, one directory each.
@@ -79,8 +95,23 @@ struct Settings: Sendable {
     /// Its path reaches the model, so its name says nothing.
     var chatDirectory: String { runDirectory + "/w" }
 
-    /// Where `/api/run` makes directories for runs that name none.
+    /// Where runs may work unless ALLOWED_DIRECTORIES says otherwise.
     var workspaceDirectory: String { stateDirectory + "/workspace" }
+
+    /// Where runs that keep no session have their directories, one each.
+    var freshDirectory: String { stateDirectory + "/runs" }
+
+    /// Where sessions that name no directory have theirs, one each.
+    var sessionsDirectory: String { stateDirectory + "/sessions" }
+
+    /// What the CLI keeps of sessions.
+    var transcriptsDirectory: String { stateDirectory + "/transcripts" }
+
+    /// The events of background runs.
+    var backgroundDirectory: String { stateDirectory + "/background" }
+
+    /// How many clients of one responder may follow background runs: those hold a thread each without a place.
+    var followersPerResponder: Int { (concurrency + Self.spareThreads + responders - 1) / responders }
 
     init(environment: [String: String]) throws(SettingsError) {
         let reader = SettingsReader(environment: environment)
@@ -120,7 +151,15 @@ struct Settings: Sendable {
                 problem: "`\(root)` is not an absolute path; write "
                     + "/a/path:/another/path")
         }
-        allowedDirectories = roots
+        allowedDirectories = roots.isEmpty ? [stateDirectory + "/workspace"] : roots
+        allowedTools = try reader.rules("ALLOWED_TOOLS")
+        permissionModes = try reader.words(
+            "PERMISSION_MODES", default: DirectPolicy.defaultPermissionModes, of: DirectPolicy.knownPermissionModes)
+        allowsMCPServers = try reader.flag("ALLOW_MCP_SERVERS", default: false)
+        chatTools = (try reader.rules("CHAT_TOOLS") ?? []).compactMap { ToolRule($0) }
+        chatToolsDirectory = try reader.directory("CHAT_DIRECTORY")
+        chatUsesClaudeCodePrompt = try reader.words("CHAT_PRESET", default: [], of: ["claude_code"]) != []
+        keepsSessionTitles = try reader.flag("SESSION_TITLES", default: true)
         defaultModel = reader.text("DEFAULT_MODEL")
         modelAliases = try reader.pairs("MODEL_ALIASES")
         sessionTTL = try reader.milliseconds("SESSION_TTL_MS", default: 3_600_000, in: 60_000...31_536_000_000)
@@ -170,6 +209,58 @@ private struct SettingsReader {
             throw SettingsError(variable: name, problem: "must be one of \(names), not `\(text)`")
         }
         return value
+    }
+
+    /// `true` or `false`.
+    func flag(_ name: String, default fallback: Bool) throws(SettingsError) -> Bool {
+        switch text(name)?.lowercased() {
+        case nil: return fallback
+        case "true", "1", "yes", "on": return true
+        case "false", "0", "no", "off": return false
+        case .some(let text): throw SettingsError(variable: name, problem: "must be true or false, not `\(text)`")
+        }
+    }
+
+    /// `word,word`, each of a closed list.
+    func words(_ name: String, default fallback: [String], of known: [String]) throws(SettingsError) -> [String] {
+        guard let text = text(name) else { return fallback }
+        let words = text.split(separator: ",").map { String($0).trimmed }.filter { !$0.isEmpty }
+        for word in words where !known.contains(word) {
+            throw SettingsError(
+                variable: name,
+                problem: "`\(word.prefix(60))` is not one of \(known.joined(separator: ", ")); commas go between them")
+        }
+        return words
+    }
+
+    /// `Tool,Tool(specifier)`: a comma within brackets belongs to the rule.
+    func rules(_ name: String) throws(SettingsError) -> [String]? {
+        guard let text = text(name) else { return nil }
+        var rules = [""]
+        var depth = 0
+        for character in text {
+            if character == "(" { depth += 1 }
+            if character == ")" { depth -= 1 }
+            if character == ",", depth == 0 { rules.append("") } else { rules[rules.count - 1].append(character) }
+        }
+        let trimmed = rules.map(\.trimmed).filter { !$0.isEmpty }
+        for rule in trimmed where ToolRule(rule) == nil && !rule.hasPrefix("mcp__") {
+            throw SettingsError(
+                variable: name,
+                problem:
+                    "`\(rule.prefix(60))` is no tool: there are \(DirectRequest.tools.joined(separator: ", ")), and "
+                    + "mcp__SERVER for those of an MCP server")
+        }
+        return trimmed
+    }
+
+    /// An absolute path; nil where there is none.
+    func directory(_ name: String) throws(SettingsError) -> String? {
+        guard let path = text(name) else { return nil }
+        guard path.hasPrefix("/") else {
+            throw SettingsError(variable: name, problem: "`\(path)` is not an absolute path")
+        }
+        return path
     }
 
     /// `name=value,name=value`.

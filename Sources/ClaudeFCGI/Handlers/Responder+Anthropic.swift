@@ -5,19 +5,21 @@ import FastCGI
 extension Responder {
     /// `POST /v1/messages`.
     func messages(
-        _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
-        let run = try decode(request, &log) { json throws(APIError) in try MessagesRequest.decode(json) }
+        var run = try decodeChat(request, &log, MessagesRequest.decode)
+        let session = try SessionRun(&run, of: client, in: sessions)
+        defer { session.end() }
         let form: ReplyForm =
             run.isStreaming ? .stream(MessagesStream()) : .whole { answers, _ in MessagesReply.whole(answers[0]) }
         try pipeline.run(
             try choices([run], &log), as: form, route: .messages, client: client, request: &request, reply: &reply,
-            log: &log)
+            log: &log, hooks: session.hooks())
     }
 
     /// `POST /v1/messages/count_tokens`.
     func countTokens(
-        _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let run = try decode(request, &log, MessagesRequest.decodeCount)
         try pipeline.run(

@@ -5,23 +5,27 @@ import FastCGI
 extension Responder {
     /// `POST /v1/chat/completions`.
     func chatCompletions(
-        _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
-        let run = try decode(request, &log) { json throws(APIError) in try ChatCompletionsRequest.decode(json) }
+        var run = try decodeChat(request, &log, ChatCompletionsRequest.decode)
+        let session = try SessionRun(&run, of: client, in: sessions)
+        defer { session.end() }
         let runs = try choices([run], &log)
-        let context = context(log)
+        var context = context(log)
+        context.sessionID = session.id
         let options = run.reply
         let form: ReplyForm =
             run.isStreaming
             ? .stream(ChatCompletionsStream(context: context, options: options, choiceCount: runs.count))
-            : .whole { answers, _ in ChatCompletionsReply.whole(answers, options: options, context: context) }
+            : .whole { [context] answers, _ in ChatCompletionsReply.whole(answers, options: options, context: context) }
         try pipeline.run(
-            runs, as: form, route: .chatCompletions, client: client, request: &request, reply: &reply, log: &log)
+            runs, as: form, route: .chatCompletions, client: client, request: &request, reply: &reply, log: &log,
+            hooks: session.hooks())
     }
 
     /// `POST /v1/completions`.
     func completions(
-        _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let requests = try decode(request, &log, CompletionsRequest.decode)
         let runs = try choices(requests, &log)

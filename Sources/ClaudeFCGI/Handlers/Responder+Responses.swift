@@ -8,7 +8,7 @@ import Sessions
 extension Responder {
     /// `POST /v1/responses`.
     func createResponse(
-        _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+        _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         var wanted = try decode(request, &log, ResponsesRequest.decode)
         if let previous = wanted.previousID { wanted.prepend(try conversation(of: previous, client)) }
@@ -43,7 +43,7 @@ extension Responder {
 
     /// Answers at once, and goes on without the client on this thread.
     private func runInBackground(
-        _ wanted: ResponsesRequest, _ id: String, _ context: ReplyContext, _ client: AdmissionClient,
+        _ wanted: ResponsesRequest, _ id: String, _ context: ReplyContext, _ client: Client,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         guard !wanted.run.isStreaming else {
@@ -90,7 +90,7 @@ extension Responder {
 
     /// `GET` and `DELETE /v1/responses/ID`.
     func answerResponse(
-        _ id: String, _ isDeletion: Bool, _ client: AdmissionClient, _ request: borrowing FastCGIRequest,
+        _ id: String, _ isDeletion: Bool, _ client: Client, _ request: borrowing FastCGIRequest,
         _ reply: inout ReplyWriter
     ) throws(APIError) {
         if isDeletion {
@@ -103,13 +103,13 @@ extension Responder {
         if Self.query(request).contains(where: { $0.name == "stream" && $0.value == "true" }) {
             throw .invalid("stream", "`stream`: a stored response is given whole. Leave it out.")
         }
-        reply.reply(status: 200, json: try Self.json(try responses.response(id, owner: client.name).response))
+        reply.reply(status: 200, json: try StateStore.json(try responses.response(id, owner: client.name).response))
     }
 
     /// `POST /v1/responses/ID/cancel`.
-    func cancelResponse(_ id: String, _ client: AdmissionClient, _ reply: inout ReplyWriter) throws(APIError) {
+    func cancelResponse(_ id: String, _ client: Client, _ reply: inout ReplyWriter) throws(APIError) {
         let stored = try responses.response(id, owner: client.name)
-        let response = try Self.json(stored.response)
+        let response = try StateStore.json(stored.response)
         guard response["background"] == true else {
             throw .invalid(
                 "response_id",
@@ -122,14 +122,14 @@ extension Responder {
         let cancelled = ResponsesReply.changed(response, to: .cancelled)
         responses.finish(id, .cancelled, cancelled, nil)
         // Its answer may have come first.
-        reply.reply(status: 200, json: try Self.json(try responses.response(id, owner: client.name).response))
+        reply.reply(status: 200, json: try StateStore.json(try responses.response(id, owner: client.name).response))
     }
 
     /// `GET /v1/responses/ID/input_items`.
     func answerResponseInput(
-        _ id: String, _ client: AdmissionClient, _ request: borrowing FastCGIRequest, _ reply: inout ReplyWriter
+        _ id: String, _ client: Client, _ request: borrowing FastCGIRequest, _ reply: inout ReplyWriter
     ) throws(APIError) {
-        var items = try Self.json(try responses.response(id, owner: client.name).input).arrayValue ?? []
+        var items = try StateStore.json(try responses.response(id, owner: client.name).input).arrayValue ?? []
         var limit = 20
         for (name, value) in Self.query(request) {
             switch name {
@@ -155,7 +155,7 @@ extension Responder {
             ])
     }
 
-    private func conversation(of id: String, _ client: AdmissionClient) throws(APIError) -> Conversation {
+    private func conversation(of id: String, _ client: Client) throws(APIError) -> Conversation {
         let stored: StoredResponse?
         do throws(APIError) {
             stored = try responses.response(id, owner: client.name)
@@ -163,7 +163,7 @@ extension Responder {
             guard error.kind == .notFound else { throw error }
             stored = nil
         }
-        guard let stored, let conversation = Conversation(try Self.json(stored.conversation)) else {
+        guard let stored, let conversation = Conversation(try StateStore.json(stored.conversation)) else {
             throw .invalid(
                 "previous_response_id",
                 "There is no response `\(id.prefix(64).filter { $0.isASCII && !$0.isWhitespace })`: it was never stored, has "
@@ -178,25 +178,17 @@ extension Responder {
 
     private static func row(
         _ wanted: ResponsesRequest, _ id: String, _ state: StoredResponse.State, _ response: JSONValue,
-        _ answer: Answer?, _ client: AdmissionClient, _ created: Int
+        _ answer: Answer?, _ client: Client, _ created: Int
     ) -> StoredResponse {
         StoredResponse(
             id: id, owner: client.name, state: state, previousID: wanted.previousID,
-            response: StoredResponses.text(response),
-            input: StoredResponses.text(.array(wanted.inputItems(responseID: id))),
-            conversation: StoredResponses.text(wanted.conversation(with: answer).json), created: created,
+            response: StateStore.text(response),
+            input: StateStore.text(.array(wanted.inputItems(responseID: id))),
+            conversation: StateStore.text(wanted.conversation(with: answer).json), created: created,
             lastUsed: WallClock.now.seconds)
     }
 
     private static func state(of response: JSONValue) -> StoredResponse.State {
         response["status"]?.stringValue.flatMap { StoredResponse.State(rawValue: $0) } ?? .completed
-    }
-
-    private static func json(_ text: String) throws(APIError) -> JSONValue {
-        do throws(JSONError) {
-            return try JSONParser.parse(Array(text.utf8))
-        } catch {
-            throw APIError(.internal, "The stored response can't be read. Delete it.", cause: error.reason)
-        }
     }
 }

@@ -13,6 +13,9 @@ final class Responder: Sendable {
     let models: ModelCatalogStore
     let pipeline: RunPipeline
     let responses: StoredResponses
+    let sessions: StoredSessions
+    let runs: StoredRuns
+    let followers: Followers
     private let started = ContinuousClock.now
 
     init(
@@ -25,9 +28,16 @@ final class Responder: Sendable {
         self.models = models
         self.keys = keys
         self.gate = gate
-        responses = StoredResponses(settings: settings, logger: logger)
+        let state = StateStore(settings: settings, environment: launcher.environment, logger: logger)
+        responses = StoredResponses(state)
+        sessions = StoredSessions(state) { gate.isBusy(session: $0) }
+        runs = StoredRuns(state)
+        followers = Followers(limit: settings.followersPerResponder)
         pipeline = RunPipeline(settings: settings, gate: gate, launcher: launcher, models: models)
     }
+
+    /// Starts what removes expired sessions.
+    func startMaintenance() { Maintenance.start(sessions.state, sessions, runs) }
 
     /// Answers one request.
     @Sendable func handle(_ request: inout FastCGIRequest) {
@@ -63,8 +73,8 @@ final class Responder: Sendable {
     /// The key is checked before the path, so that a stranger learns nothing of what is served.
     private func route(
         method: String, path: String, _ request: borrowing FastCGIRequest, _ log: inout RequestLog
-    ) throws(APIError) -> (Route, AdmissionClient) {
-        var client = AdmissionClient(name: "-")
+    ) throws(APIError) -> (Route, Client) {
+        var client = Client(name: "-")
         let route: Route?
         var failure: APIError?
         do throws(APIError) {
@@ -87,9 +97,10 @@ final class Responder: Sendable {
     }
 
     private func answer(
-        _ route: Route, _ client: AdmissionClient, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
+        _ route: Route, _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
         _ log: inout RequestLog
     ) throws(APIError) {
+        let isDeletion = request.parameter("REQUEST_METHOD") == "DELETE"
         switch route {
         case .health:
             reply.reply(status: 200, json: health(), header: [("Cache-Control", "no-store")])
@@ -105,41 +116,17 @@ final class Responder: Sendable {
         case .countTokens: try countTokens(client, &request, &reply, &log)
         case .responses: try createResponse(client, &request, &reply, &log)
         case .response(let id):
-            try answerResponse(id, request.parameter("REQUEST_METHOD") == "DELETE", client, request, &reply)
+            try answerResponse(id, isDeletion, client, request, &reply)
         case .responseCancel(let id): try cancelResponse(id, client, &reply)
         case .responseInput(let id): try answerResponseInput(id, client, request, &reply)
-        case .run:
-            let run = try decodeRun(request, &log)
-            let context = DirectContext(id: UUIDText.random(), sessionID: nil, workingDirectory: "")
-            let form = ReplyForm.whole { answers, duration in
-                DirectReply.whole(answers[0], context: context, duration: duration)
-            }
-            try pipeline.run(
-                [run], as: form, route: route, client: client, request: &request, reply: &reply, log: &log)
+        case .run: try run(client, &request, &reply, &log)
+        case .backgroundRun(let id): try answerRun(id, client, &reply)
+        case .backgroundRunEvents(let id): try followRun(id, client, &request, &reply, &log)
+        case .backgroundRunCancel(let id): try cancelRun(id, client, &reply)
+        case .sessions where isDeletion: try deleteSessions(client, &reply)
+        case .sessions: try listSessions(client, request, &reply)
+        case .session(let id): try answerSession(id, isDeletion, client, &reply)
         }
-    }
-
-    private func decodeRun(
-        _ request: borrowing FastCGIRequest, _ log: inout RequestLog
-    ) throws(APIError) -> RunRequest {
-        let policy = DirectPolicy(timeoutLimit: settings.requestTimeout)
-        let run = try decode(request, &log) { json throws(APIError) in
-            try DirectRequest.decode(json, policy: policy)
-        }
-        if case .existing = run.session {
-            throw APIError(.sessionNotFound, "The session does not exist.", parameter: "sessionId")
-        }
-        guard !run.isStreaming, !run.isBackground else {
-            throw .invalid(run.isStreaming ? "stream" : "background", "POST /api/run answers as a whole.")
-        }
-        guard case .agent(let agent) = run.profile else { return run }
-        var directories: [String] = []
-        for (index, directory) in agent.addedDirectories.enumerated() {
-            directories.append(
-                try WorkingDirectory.resolve(
-                    directory, parameter: "addDirs[\(index)]", roots: settings.allowedDirectories))
-        }
-        return try run.resolvingDirectories(directories)
     }
 
     /// The request's body as a dialect reads it.
@@ -174,6 +161,23 @@ final class Responder: Sendable {
         return try decoder(json)
     }
 
+    /// A chat's request: its session may stand in a header, and the operator may have given chats tools.
+    func decodeChat(
+        _ request: borrowing FastCGIRequest, _ log: inout RequestLog,
+        _ decoder: (JSONValue, SessionWish) throws(APIError) -> RunRequest
+    ) throws(APIError) -> RunRequest {
+        let wish: SessionWish =
+            switch request.parameter("HTTP_X_SESSION_ID") {
+            case nil, "": .none
+            case "new": .new
+            case .some(let id): .existing(id: id, forks: false)
+            }
+        var run = try decode(request, &log) { json throws(APIError) in try decoder(json, wish) }
+        run.hostTools = settings.chatTools
+        run.usesClaudeCodePrompt = settings.chatUsesClaudeCodePrompt
+        return run
+    }
+
     /// The runs that a request asks for, one a choice of its reply.
     func choices(_ requests: [RunRequest], _ log: inout RequestLog) throws(APIError) -> [RunRequest] {
         let choices = requests.flatMap { Array(repeating: $0, count: min($0.choiceCount, settings.maxChoices + 1)) }
@@ -182,6 +186,9 @@ final class Responder: Sendable {
                 "n",
                 "`n`: this service gives at most \(settings.maxChoices) answers to one request (MAX_CHOICES). Send "
                     + "several requests instead.")
+        }
+        if choices.count > 1, let first = requests.first, first.session != .none {
+            throw .invalid("n", "`n`: a session goes on with one answer. Leave `n` out, or the session.")
         }
         log.isStream = requests.first?.isStreaming ?? false
         log.ignoredParameters = requests.first?.ignoredParameters.map { String($0.prefix(40)) } ?? []
@@ -222,7 +229,7 @@ final class Responder: Sendable {
                 "pending": .integer(counts.waiting), "processing": .integer(counts.running),
                 "concurrency": .integer(limits.concurrency),
             ],
-            "sessions": ["total": 0, "locked": 0],
+            "sessions": ["total": .integer(sessions.count), "locked": .integer(gate.busySessionCount)],
         ]
     }
 }

@@ -84,23 +84,6 @@ struct Redactor: Sendable {
     }
 }
 
-/// RFC 3339 times.
-enum Timestamp {
-    /// Now, in UTC with milliseconds.
-    static func now() -> String {
-        let (seconds, nanoseconds) = WallClock.now
-        var time = time_t(seconds)
-        var parts = unsafe tm()
-        unsafe gmtime_r(&time, &parts)
-        let (year, month, day) = unsafe (parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday)
-        let (hour, minute, second) = unsafe (parts.tm_hour, parts.tm_min, parts.tm_sec)
-        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        let milliseconds = nanoseconds / 1_000_000
-        let zeros = String(repeating: "0", count: milliseconds < 10 ? 2 : milliseconds < 100 ? 1 : 0)
-        return "\(year)-\(two(month))-\(two(day))T\(two(hour)):\(two(minute)):\(two(second)).\(zeros)\(milliseconds)Z"
-    }
-}
-
 extension Settings {
     /// The program's logger, as LOG_LEVEL and LOG_FORMAT have it.
     func makeLogger() -> Logger {

@@ -10,7 +10,7 @@ struct KeyRing: Sendable {
         /// SHA-256 of the key.
         var hash: [UInt8]
         /// Whose it is, with limits of its own.
-        var client: AdmissionClient
+        var client: Client
     }
 
     /// The name of PROXY_API_KEY's holder.
@@ -31,10 +31,11 @@ struct KeyRing: Sendable {
             }
             entries = try Self.parse(text, file: file)
         }
-        if let key { entries.append(Entry(hash: Self.hash(key), client: AdmissionClient(name: Self.defaultName))) }
+        if let key { entries.append(Entry(hash: Self.hash(key), client: Client(name: Self.defaultName))) }
     }
 
-    /// A keys file: `name:sha256-of-key`, then perhaps `concurrency=N` and `queue=N`; `#` begins a comment.
+    /// A keys file: `name:sha256-of-key`, then perhaps `concurrency=N`, `queue=N`, `directories=/a:/b`
+    /// and `tools=Read,Bash`; `#` begins a comment.
     static func parse(_ text: String, file: String) throws(SettingsError) -> [Entry] {
         var entries: [Entry] = []
         for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
@@ -50,16 +51,13 @@ struct KeyRing: Sendable {
             guard let hash = bytes(hex: parts[1]), hash.count == 32 else {
                 throw malformed("the hash must be 64 hexadecimal digits")
             }
-            var client = AdmissionClient(name: String(parts[0]))
+            var client = Client(name: String(parts[0]))
             for word in words.dropFirst() {
                 let pair = word.split(separator: "=", omittingEmptySubsequences: false)
-                guard pair.count == 2, let number = Int(pair[1]) else {
-                    throw malformed("`\(word.prefix(40))` is not concurrency=N or queue=N")
-                }
-                switch pair[0] {
-                case "concurrency" where number >= 1: client.concurrency = number
-                case "queue" where number >= 0: client.queueLimit = number
-                default: throw malformed("`\(word.prefix(40))` is not concurrency=N (at least 1) or queue=N")
+                guard pair.count == 2, client.set(String(pair[0]), String(pair[1])) else {
+                    throw malformed(
+                        "`\(word.prefix(60))` is not concurrency=N (at least 1), queue=N, directories=/a:/b or "
+                            + "tools=Read,Bash")
                 }
             }
             if entries.contains(where: { $0.client.name == client.name }) || client.name == defaultName {
@@ -76,8 +74,8 @@ struct KeyRing: Sendable {
     ///   - authorization: The `Authorization` header; its scheme is not case-sensitive (RFC 9110), the key is.
     ///   - apiKey: The `x-api-key` header, as Anthropic's SDKs send it.
     /// - Throws: ``APIError`` auth_error.
-    func client(authorization: String?, apiKey: String?) throws(APIError) -> AdmissionClient {
-        var found: AdmissionClient?
+    func client(authorization: String?, apiKey: String?) throws(APIError) -> Client {
+        var found: Client?
         for candidate in [authorization.flatMap { Self.bearer($0) }, apiKey] {
             guard let candidate else { continue }
             let hash = Self.hash(candidate)

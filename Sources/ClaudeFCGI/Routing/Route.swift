@@ -15,12 +15,18 @@ enum Route: Equatable, Sendable {
     case response(id: String)
     case responseCancel(id: String)
     case responseInput(id: String)
+    case sessions
+    case session(id: String)
+    case backgroundRun(id: String)
+    case backgroundRunEvents(id: String)
+    case backgroundRunCancel(id: String)
 
     /// Names by number, as counters and `claude-fcgi status` have them; the last is for what is no route.
     static let names = [
         "/health", "/v1/models", "/v1/models/ID", "/v1/chat/completions", "/v1/messages", "/api/run", "/metrics",
         "/v1/completions", "/v1/messages/count_tokens", "/v1/responses", "/v1/responses/ID", "/v1/responses/ID/cancel",
-        "/v1/responses/ID/input_items", "other",
+        "/v1/responses/ID/input_items", "/api/sessions", "/api/sessions/ID", "/api/runs/ID", "/api/runs/ID/events",
+        "/api/runs/ID/cancel", "other",
     ]
 
     /// The name in logs: few values, no caller's text.
@@ -42,12 +48,18 @@ enum Route: Equatable, Sendable {
         case .response: 10
         case .responseCancel: 11
         case .responseInput: 12
+        case .sessions: 13
+        case .session: 14
+        case .backgroundRun: 15
+        case .backgroundRunEvents: 16
+        case .backgroundRunCancel: 17
         }
     }
 
     var dialect: Dialect {
         switch self {
-        case .health, .run, .metrics: .direct
+        case .health, .run, .metrics, .sessions, .session, .backgroundRun, .backgroundRunEvents, .backgroundRunCancel:
+            .direct
         case .models, .model, .chatCompletions, .completions, .responses, .response, .responseCancel, .responseInput:
             .openAI
         case .messages, .countTokens: .anthropic
@@ -59,9 +71,11 @@ enum Route: Equatable, Sendable {
 
     private var methods: [String] {
         switch self {
-        case .health, .models, .model, .metrics, .responseInput: ["GET"]
-        case .response: ["GET", "DELETE"]
-        case .chatCompletions, .messages, .run, .completions, .countTokens, .responses, .responseCancel: ["POST"]
+        case .health, .models, .model, .metrics, .responseInput, .backgroundRun, .backgroundRunEvents: ["GET"]
+        case .response, .sessions, .session: ["GET", "DELETE"]
+        case .chatCompletions, .messages, .run, .completions, .countTokens, .responses, .responseCancel,
+            .backgroundRunCancel:
+            ["POST"]
         }
     }
 
@@ -73,7 +87,8 @@ enum Route: Equatable, Sendable {
             throw APIError(
                 .notFound,
                 "There is nothing at this path. Served are /v1/chat/completions, /v1/completions, /v1/responses, "
-                    + "/v1/messages, /v1/messages/count_tokens, /v1/models, /api/run and /health.")
+                    + "/v1/messages, /v1/messages/count_tokens, /v1/models, /api/run, /api/runs, /api/sessions and /health."
+            )
         }
         // HEAD is GET without a body; nginx drops the body.
         guard route.methods.contains(method) || (method == "HEAD" && route.methods.contains("GET")) else {
@@ -95,8 +110,9 @@ enum Route: Equatable, Sendable {
         case "/v1/messages/count_tokens": return .countTokens
         case "/api/run": return .run
         case "/v1/responses": return .responses
+        case "/api/sessions": return .sessions
         default:
-            if let route = response(path: path) { return route }
+            if let route = response(path: path) ?? direct(path: path) { return route }
             let prefix = "/v1/models/"
             guard path.hasPrefix(prefix), path.count > prefix.count else { return nil }
             return .model(id: PercentEncoding.decode(path.dropFirst(prefix.count)))
@@ -111,6 +127,19 @@ enum Route: Equatable, Sendable {
         case 4: return .response(id: id)
         case 5 where parts[4] == "cancel": return .responseCancel(id: id)
         case 5 where parts[4] == "input_items": return .responseInput(id: id)
+        default: return nil
+        }
+    }
+
+    private static func direct(path: String) -> Route? {
+        let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count >= 4, parts[1] == "api", !parts[3].isEmpty else { return nil }
+        let id = PercentEncoding.decode(parts[3])
+        switch (parts[2], parts.count) {
+        case ("sessions", 4): return .session(id: id)
+        case ("runs", 4): return .backgroundRun(id: id)
+        case ("runs", 5) where parts[4] == "events": return .backgroundRunEvents(id: id)
+        case ("runs", 5) where parts[4] == "cancel": return .backgroundRunCancel(id: id)
         default: return nil
         }
     }

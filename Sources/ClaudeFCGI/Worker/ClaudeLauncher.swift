@@ -7,6 +7,10 @@ import ProcessControl
 struct ClaudeProcess: ~Copyable {
     let id: RunID
     var child: ChildProcess
+    /// Where it stands, without symbolic links.
+    let directory: String
+    /// What it is told, with the directories as they were found.
+    let request: RunRequest
     /// To be removed when the process has ended.
     let remains: RunRemains
 }
@@ -16,6 +20,8 @@ struct RunRemains: Sendable {
     let marker: String
     let directories: [String]
     let hasTools: Bool
+    /// Whether the CLI's own record of the conversation stays.
+    let keepsRecord: Bool
     /// Where the CLI keeps notes of directories and sessions; nil when it is unknown.
     let configurationDirectory: String?
 
@@ -29,10 +35,11 @@ struct RunRemains: Sendable {
         for directory in directories { Files.remove(directory) }
         guard hasTools, let configurationDirectory else { return }
         // The CLI makes both even where it keeps no session (seen with 2.1.330); they would pile up.
-        if UUIDText.isUUID(sessionID) { Files.remove("\(configurationDirectory)/session-env/\(sessionID)") }
+        if !keepsRecord, UUIDText.isUUID(sessionID) {
+            Files.remove("\(configurationDirectory)/session-env/\(sessionID)")
+        }
         for directory in realDirectories {
-            let name = String(directory.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? $0 : "-" })
-            Files.remove("\(configurationDirectory)/projects/\(name)")
+            Files.remove("\(configurationDirectory)/projects/\(SessionTranscript.projectName(directory))")
         }
     }
 }
@@ -44,7 +51,7 @@ struct ClaudeLauncher: Sendable {
     /// No settings, MCP servers or stored sessions of the host have a part in a caller's request.
     private static let arguments = [
         "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose",
-        "--include-partial-messages", "--setting-sources", "", "--strict-mcp-config", "--no-session-persistence",
+        "--include-partial-messages", "--setting-sources", "", "--strict-mcp-config",
     ]
 
     let settings: Settings
@@ -57,10 +64,12 @@ struct ClaudeLauncher: Sendable {
 
     /// Makes the directories that runs need, and removes what runs of dead responders left.
     func prepareDirectories() throws(FileError) {
-        for directory in [settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory] {
+        for directory in [
+            settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory, settings.freshDirectory,
+        ] {
             try Files.makeDirectory(directory)
         }
-        for directory in [settings.temporaryDirectory, settings.workspaceDirectory] {
+        for directory in [settings.temporaryDirectory, settings.freshDirectory] {
             for name in Files.names(in: directory) {
                 guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
                 remains(of: name).remove()
@@ -81,68 +90,122 @@ struct ClaudeLauncher: Sendable {
     private func remains(of marker: String) -> RunRemains {
         RunRemains(
             marker: marker,
-            directories: ["\(settings.temporaryDirectory)/\(marker)", "\(settings.workspaceDirectory)/\(marker)"],
-            hasTools: true, configurationDirectory: environment.configurationDirectory)
+            directories: ["\(settings.temporaryDirectory)/\(marker)", "\(settings.freshDirectory)/\(marker)"],
+            hasTools: true, keepsRecord: false, configurationDirectory: environment.configurationDirectory)
     }
 
-    /// Starts the CLI for a request.
+    /// Starts the CLI.
     ///
-    /// - Parameter retries: How often the CLI may ask its upstream again by itself.
     /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
-    func start(_ request: RunRequest, retries: Int = 0) throws(APIError) -> ClaudeProcess {
+    func start(_ plan: LaunchPlan) throws(APIError) -> ClaudeProcess {
         guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
-        let id = RunID.next()
-        let marker = id.text
-        var directories = ["\(settings.temporaryDirectory)/\(marker)"]
-        let arguments = Self.arguments + request.launchArguments
-        let directory: String
-        let hasTools: Bool
-        switch request.profile {
-        case .chat:
-            directory = settings.chatDirectory
-            hasTools = false
-        case .agent(let agent):
-            hasTools = !agent.tools.isEmpty
-            if let wanted = agent.workingDirectory {
-                directory = try WorkingDirectory.resolve(wanted, roots: settings.allowedDirectories)
-            } else {
-                directory = "\(settings.workspaceDirectory)/\(marker)"
-                directories.append(directory)
-            }
+        let id = plan.id ?? RunID.next()
+        let temporary = "\(settings.temporaryDirectory)/\(id.text)"
+        var directories = [temporary]
+        let place: String
+        switch plan.directory {
+        case .chat: place = settings.chatDirectory
+        case .fresh:
+            place = "\(settings.freshDirectory)/\(id.text)"
+            directories.append(place)
+        case .own(let path), .named(let path, _): place = path
         }
+        let hasTools = Self.hasTools(plan.request)
         let remains = RunRemains(
-            marker: marker, directories: directories, hasTools: hasTools,
+            marker: id.text, directories: directories, hasTools: hasTools, keepsRecord: plan.record != .none,
             configurationDirectory: environment.configurationDirectory)
-        do throws(FileError) {
-            for directory in directories { try Files.makeDirectory(directory) }
+        do throws(APIError) {
+            try makeDirectories(directories + (plan.directory == .own(place) ? [place] : []))
+            let directory = try Self.open(place, plan.directory)
+            let request = try Self.resolvingDirectories(plan)
+            var command = ChildCommand(
+                executable: executable, arguments: Self.arguments + Self.arguments(plan),
+                environment: environment.entries(
+                    temporaryDirectory: temporary, marker: id.text, retries: plan.retries, readsAttachments: hasTools),
+                directory: place)
+            command.directoryDescriptor = directory.descriptor
+            return ClaudeProcess(
+                id: id, child: try Self.spawn(command), directory: directory.path, request: request, remains: remains)
         } catch {
             remains.remove()
+            throw error
+        }
+    }
+
+    private static func hasTools(_ request: RunRequest) -> Bool {
+        switch request.profile {
+        case .chat: !request.hostTools.isEmpty
+        case .agent(let agent): !agent.tools.isEmpty || !agent.mcpServers.members.isEmpty
+        }
+    }
+
+    /// What differs between processes: nothing of it is a caller's own words.
+    private static func arguments(_ plan: LaunchPlan) -> [String] {
+        let record =
+            switch plan.record {
+            case .none: ["--no-session-persistence"]
+            case .new(let id): ["--session-id=\(id)"]
+            case .resumed(let path): ["--resume=\(path)"]
+            case .forked(let path, let id): ["--resume=\(path)", "--fork-session", "--session-id=\(id)"]
+            }
+        return plan.request.launchArguments + record
+    }
+
+    private func makeDirectories(_ paths: [String]) throws(APIError) {
+        do throws(FileError) {
+            for path in paths { try Files.makeDirectory(path) }
+        } catch {
             throw APIError(
                 .internal,
-                "The service can't make a directory for the run. Run `claude-fcgi check` on "
-                    + "the server.", cause: "\(error)")
+                "The service can't make a directory for the run. Run `claude-fcgi check` on the server.",
+                cause: "\(error)")
         }
-        let command = ChildCommand(
-            executable: executable, arguments: arguments,
-            environment: environment.entries(
-                temporaryDirectory: directories[0], marker: marker, retries: retries, readsAttachments: hasTools),
-            directory: directory)
+    }
+
+    /// Opens the run's directory, so that what is looked at is what the process stands in.
+    private static func open(_ place: String, _ directory: LaunchPlan.Directory) throws(APIError) -> OpenDirectory {
+        switch directory {
+        case .named(let path, let roots): return try WorkingDirectory.open(path, roots: roots)
+        case .chat, .fresh, .own:
+            // A session's tools could have put a link in its place.
+            let name = place.lastIndex(of: "/").map { place[$0...] } ?? ""
+            guard let found = OpenDirectory(place), let parent = Files.resolved(String(place.dropLast(name.count))),
+                found.path == parent + name
+            else {
+                throw APIError(
+                    .internal, "The run's directory can't be entered. Run `claude-fcgi check` on the server.",
+                    cause: "\(place) is not a directory of the service's own")
+            }
+            return found
+        }
+    }
+
+    /// The request with the further directories as they are behind symbolic links.
+    private static func resolvingDirectories(_ plan: LaunchPlan) throws(APIError) -> RunRequest {
+        guard case .agent(let agent) = plan.request.profile, !agent.addedDirectories.isEmpty else {
+            return plan.request
+        }
+        var resolved: [String] = []
+        for (index, path) in agent.addedDirectories.enumerated() {
+            resolved.append(try WorkingDirectory.resolve(path, parameter: "addDirs[\(index)]", roots: plan.roots))
+        }
+        return try plan.request.resolvingDirectories(resolved)
+    }
+
+    private static func spawn(_ command: ChildCommand) throws(APIError) -> ChildProcess {
         do throws(SpawnError) {
-            return ClaudeProcess(id: id, child: try ChildProcess(command), remains: remains)
+            return try ChildProcess(command)
         } catch {
-            remains.remove()
             switch error {
-            case .notExecutable: throw Self.notFound("\(error)")
+            case .notExecutable: throw notFound("\(error)")
             case .directory:
                 throw APIError(
-                    .internal,
-                    "The run's directory can't be entered. Run `claude-fcgi "
-                        + "check` on the server.", cause: "\(error)")
+                    .internal, "The run's directory can't be entered. Run `claude-fcgi check` on the server.",
+                    cause: "\(error)")
             case .resources:
                 throw APIError(
-                    .unavailable,
-                    "The server can't start another process now. Try again "
-                        + "later.", retryAfterSeconds: 5, cause: "\(error)")
+                    .unavailable, "The server can't start another process now. Try again later.", retryAfterSeconds: 5,
+                    cause: "\(error)")
             }
         }
     }

@@ -95,7 +95,7 @@ final class ModelCatalogStore: Sendable {
 
     /// Starts a CLI, reads its answer to `initialize` and ends it.
     private func askCLI() throws(APIError) -> JSONValue {
-        var process = try launcher.start(RunRequest(turns: []))
+        var process = try launcher.start(LaunchPlan(RunRequest(turns: []), roots: []))
         let remains = process.remains
         defer { remains.remove() }
         let answer = Self.initializeAnswer(&process.child)

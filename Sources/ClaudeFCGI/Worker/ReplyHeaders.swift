@@ -8,6 +8,8 @@ struct ReplyHeaders: Sendable {
     let started: ContinuousClock.Instant
     /// Parameters that changed nothing.
     let ignored: [String]
+    /// The stored conversation that the answer is a part of.
+    let sessionID: String?
     let rateLimits: RateLimitStore
 
     /// All of them, as of a moment.
@@ -18,6 +20,7 @@ struct ReplyHeaders: Sendable {
             !name.isEmpty && name.utf8.allSatisfy { $0 > 0x20 && $0 < 0x7F && $0 != UInt8(ascii: ",") }
         }
         if !names.isEmpty { headers.append(("X-Claude-Ignored", names.prefix(50).joined(separator: ", "))) }
+        if let sessionID { headers.append(("X-Session-Id", sessionID)) }
         switch dialect {
         case .openAI:
             headers.append(("openai-processing-ms", String(Int((now - started).milliseconds))))

@@ -41,7 +41,7 @@ struct RunPipeline: Sendable {
     /// - Parameter runRequests: One a choice of the reply; they run one after the other, each in a place of its own.
     /// - Throws: ``APIError`` while nothing has been sent; later failures are told in the stream.
     func run(
-        _ runRequests: [RunRequest], as form: ReplyForm, route: Route, client: AdmissionClient,
+        _ runRequests: [RunRequest], as form: ReplyForm, route: Route, client: Client,
         request: inout FastCGIRequest, reply: inout ReplyWriter, log: inout RequestLog, hooks: RunHooks = RunHooks()
     ) throws(APIError) {
         guard let first = runRequests.first else { return }
@@ -51,18 +51,22 @@ struct RunPipeline: Sendable {
         let named = ResolvedModel(name: model, fullID: catalog.fullID(of: model))
         let headers = ReplyHeaders(
             dialect: route.dialect, requestID: log.requestID, started: log.started, ignored: first.ignoredParameters,
-            rateLimits: rateLimits)
+            sessionID: hooks.sessionID, rateLimits: rateLimits)
         var sink = RunSink(
             form: form, dialect: route.dialect, requestID: log.requestID, headers: headers,
             choiceCount: runRequests.count, hooks: hooks, started: log.started, heartbeatAfter: settings.heartbeatAfter,
             gate: gate)
-        let place = AdmissionRequest(client: client, route: UInt32(route.number), model: model ?? "")
+        let place = AdmissionRequest(
+            client: client.admission, route: UInt32(route.number), model: model ?? "",
+            session: hooks.sessionID.map { AdmissionRequest.sessionNumber($0) } ?? 0)
         do throws(APIError) {
             for (index, runRequest) in runRequests.enumerated() {
                 if index > 0 { sink.beginChoice() }
                 let permit = try admit(place, &request, &reply, &sink, &log)
                 if index == 0 { hooks.began() }
-                try run(runRequest, named, holding: permit, &sink, &request, &reply, &log)
+                let plan = LaunchPlan(
+                    runRequest, roots: client.directories(settings), chatDirectory: settings.chatToolsDirectory)
+                try run(plan, named, holding: permit, hooks, &sink, &request, &reply, &log)
                 if sink.error != nil || log.isAbandoned { break }
             }
         } catch {
@@ -108,23 +112,27 @@ struct RunPipeline: Sendable {
     ///
     /// The place is held until the last process has ended: what is counted is CLIs.
     private func run(
-        _ runRequest: RunRequest, _ model: ResolvedModel, holding permit: borrowing AdmissionPermit,
+        _ plan: LaunchPlan, _ model: ResolvedModel, holding permit: borrowing AdmissionPermit, _ hooks: RunHooks,
         _ sink: inout RunSink,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let started = ContinuousClock.now
         log.admitted = started
         sink.stage = permit.stage
-        let deadline = started + settings.requestTimeout
+        let limit = min(settings.requestTimeout, plan.request.timeout ?? settings.requestTimeout)
+        let deadline = started + limit
         var attempts = 0
         var delay = Self.firstRetryDelay
         while true {
             sink.beginAttempt()
-            attempts += try attempt(
-                runRequest, model, permit, deadline, retries: settings.retryMaxAttempts - attempts - 1, &sink, &request,
-                &reply, &log)
+            var plan = try hooks.prepare?(plan) ?? plan
+            plan.retries = settings.retryMaxAttempts - attempts - 1
+            let end: PumpEnd
+            (end, attempts) = try attempt(
+                plan, model, permit, deadline, after: attempts, hooks, &sink, &request, &reply, &log)
+            if end == .timedOut { sink.fail(timeoutError(limit)) }
             log.attempts = attempts
-            guard let error = sink.error, error.isTransient, !sink.hasContent, !log.isAbandoned,
+            guard let error = sink.error, error.isTransient, !sink.hasContent, !sink.hasActed, !log.isAbandoned,
                 attempts < settings.retryMaxAttempts, ContinuousClock.now + delay < deadline
             else { break }
             permit.stage.enter(.retrying)
@@ -145,20 +153,20 @@ struct RunPipeline: Sendable {
 
     /// One CLI process from its start to its end.
     ///
-    /// - Returns: How many attempts upstream it made.
+    /// - Returns: How it ended, and how many attempts there were upstream by then.
     private func attempt(
-        _ runRequest: RunRequest, _ model: ResolvedModel, _ permit: borrowing AdmissionPermit,
-        _ deadline: ContinuousClock.Instant, retries: Int, _ sink: inout RunSink, _ request: inout FastCGIRequest,
-        _ reply: inout ReplyWriter, _ log: inout RequestLog
-    ) throws(APIError) -> Int {
+        _ plan: LaunchPlan, _ model: ResolvedModel, _ permit: borrowing AdmissionPermit,
+        _ deadline: ContinuousClock.Instant, after attempts: Int, _ hooks: RunHooks, _ sink: inout RunSink,
+        _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+    ) throws(APIError) -> (PumpEnd, Int) {
         permit.stage.enter(.starting)
-        var process = try launcher.start(runRequest, retries: retries)
+        var process = try launcher.start(plan)
         log.cliPID = process.child.pid
         permit.record(
             processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
             runSeconds: process.id.seconds, runCount: process.id.count)
         permit.stage.enter(.running)
-        var conversation = ClaudeConversation(runRequest, model: model.name, resolvedModel: model.fullID)
+        var conversation = ClaudeConversation(process.request, model: model.name, resolvedModel: model.fullID)
         var pump = RunPump()
         let end = pump.run(
             &conversation, child: &process.child, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
@@ -167,15 +175,25 @@ struct RunPipeline: Sendable {
         // At once, before the reply is sent: the CLI would ask the model again within milliseconds. It keeps nothing that
         // a gentle end would save.
         if conversation.isCut { process.child.signalGroup(SIGKILL) }
-        if end == .timedOut { sink.fail(timeoutError()) }
         log.isAbandoned = end == .abandoned
-        if sink.error == nil, sink.isLastChoice { finishReply(&request, &reply, &log) }
+        let isWhole = end == .ended && sink.error == nil
+        if isWhole, sink.isLastChoice, !sink.isHolding { finishReply(&request, &reply, &log) }
         log.cliEnd = endProcess(&process, end, isCut: conversation.isCut).description
+        if isWhole, sink.isHolding {
+            // The CLI's record is whole now; it is stored before the client has the end of the answer.
+            do throws(APIError) {
+                let isKept = try hooks.settle?(sink.answer, process.directory) ?? false
+                sink.release(isKept: isKept, request: &request, reply: &reply)
+                finishReply(&request, &reply, &log)
+            } catch {
+                sink.fail(error)
+            }
+        }
         process.remains.remove(sessionID: sink.sessionID)
         if sink.error != nil, !pump.errorTail.isEmpty {
             log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
         }
-        return 1 + conversation.retryCount
+        return (end, attempts + 1 + conversation.retryCount)
     }
 
     /// Waits while watching the client.
@@ -198,11 +216,11 @@ struct RunPipeline: Sendable {
     /// ±15 %, so that requests which failed together don't come back together.
     private static func jittered(_ delay: Duration) -> Duration { delay * Double.random(in: 0.85...1.15) }
 
-    private func timeoutError() -> APIError {
-        APIError(
+    private func timeoutError(_ limit: Duration) -> APIError {
+        let whose = limit < settings.requestTimeout ? "the request's `timeoutMs`" : "the service's REQUEST_TIMEOUT_MS"
+        return APIError(
             .timeout,
-            "The run took longer than \(Int(settings.requestTimeout.milliseconds)) ms, the service's limit "
-                + "(REQUEST_TIMEOUT_MS), and was ended. Ask for less at once.")
+            "The run took longer than \(Int(limit.milliseconds)) ms, \(whose), and was ended. Ask for less at once.")
     }
 
     /// Sends the rest of a reply that has begun, so that the client does not wait for the process to end.

@@ -14,10 +14,22 @@ enum ReplyForm {
 
 /// What a run does beside its reply.
 struct RunHooks {
+    /// The stored conversation that the run is a part of: of its requests one runs at a time.
+    var sessionID: String?
     /// The run has a place.
     var began: () -> Void = {}
+    /// Says how the CLI is started; asked before each attempt, the run having its place.
+    var prepare: ((LaunchPlan) throws(APIError) -> LaunchPlan)?
+    /// Gets each event of the answer.
+    var observe: ((RunEvent) -> Void)?
     /// The answer is whole; called before the client learns of it.
-    var keep: ((Answer) -> Void)?
+    ///
+    /// A failure is the run's.
+    var keep: ((Answer) throws(APIError) -> Void)?
+    /// The answer is whole and the CLI has ended; called before the client has the answer's end.
+    ///
+    /// Gets the directory where the CLI stood, says whether the conversation is kept. A failure is the run's.
+    var settle: ((Answer, String) throws(APIError) -> Bool)?
     /// Whether the caller wants the run ended; asked several times a second where there is nobody to leave.
     var isCancelled: (() -> Bool)?
 }
@@ -46,6 +58,10 @@ struct RunSink: PumpDelegate {
     private(set) var error: APIError?
     /// Whether something of the answer has been written: then it can't be begun again.
     private(set) var hasContent = false
+    /// The answer's end, for after the CLI's.
+    private var held: [RunEvent] = []
+    /// Whether a tool has run in this attempt: what it did would be done twice.
+    private(set) var hasActed = false
     /// Where the operator is shown what the request does.
     var stage: RequestStageCell?
 
@@ -72,6 +88,7 @@ struct RunSink: PumpDelegate {
     mutating func beginAttempt() {
         error = nil
         answers[answers.count - 1] = Answer()
+        held = []
     }
 
     /// Turns to the next answer of several.
@@ -85,7 +102,56 @@ struct RunSink: PumpDelegate {
             fail(failure)
             return
         }
-        if case .rateLimit(let limit) = event { headers.rateLimits.note(limit) }
+        switch event {
+        case .rateLimit(let limit): headers.rateLimits.note(limit)
+        case .toolResult: hasActed = true
+        default: break
+        }
+        if hooks.settle != nil, isEnd(event) {
+            held.append(event)
+        } else {
+            pass(event, &request, &reply)
+        }
+    }
+
+    /// Has a whole answer stored.
+    ///
+    /// - Returns: False when that failed: the run has.
+    private mutating func keep(_ event: RunEvent) -> Bool {
+        guard event == .answered, isLastChoice, let keep = hooks.keep else { return true }
+        do throws(APIError) {
+            try keep(answers[answers.count - 1])
+            return true
+        } catch {
+            fail(error)
+            return false
+        }
+    }
+
+    private func isEnd(_ event: RunEvent) -> Bool {
+        if case .finished = event { return true }
+        return event == .answered
+    }
+
+    /// Whether the answer is whole and its end is held back.
+    var isHolding: Bool { !held.isEmpty }
+
+    /// The answer that is being made, with what is held back of it.
+    var answer: Answer {
+        held.reduce(into: answers[answers.count - 1]) { $0.append($1) }
+    }
+
+    /// Hands on what was held back.
+    mutating func release(isKept: Bool, request: inout FastCGIRequest, reply: inout ReplyWriter) {
+        if !isKept, case .stream(var encoder) = form {
+            encoder.conversationIsNotKept()
+            form = .stream(encoder)
+        }
+        for event in held { pass(event, &request, &reply) }
+    }
+
+    private mutating func pass(_ event: RunEvent, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter) {
+        hooks.observe?(event)
         if firstByte == nil, event.isContent {
             firstByte = .now
             stage?.enter(.replying)
@@ -94,7 +160,7 @@ struct RunSink: PumpDelegate {
         case .stream(var encoder):
             // What a stream has sent need not be kept.
             if !event.isContent || hooks.keep != nil { answers[answers.count - 1].append(event) }
-            if event == .answered, isLastChoice { hooks.keep?(answers[answers.count - 1]) }
+            guard keep(event) else { return }
             var out: [UInt8] = []
             encoder.encode(event, into: &out)
             form = .stream(encoder)
@@ -106,15 +172,16 @@ struct RunSink: PumpDelegate {
             }
         case .whole(let render):
             answers[answers.count - 1].append(event)
-            if event == .answered, isLastChoice { hooks.keep?(answers[answers.count - 1]) }
+            guard keep(event) else { return }
             if event == .answered, isLastChoice, !reply.hasBegun {
                 reply.reply(status: 200, json: render(answers, .now - started), header: headers.all(.now))
                 hasContent = true
             }
         case .none:
             answers[answers.count - 1].append(event)
+            if hooks.observe != nil, event.isContent { hasContent = true }
+            guard keep(event) else { return }
             if event == .answered, isLastChoice {
-                hooks.keep?(answers[answers.count - 1])
                 hasContent = true
                 nextBeat = nil
             }

@@ -1,49 +1,18 @@
 import Dialects
-import Glibc
-import Logging
 import ProcessControl
 import Sessions
-import Synchronization
 
 /// The responses that are kept for their callers, in STATE_DIR, for all responders.
-///
-/// Opened when first needed: who never uses the Responses API has no database.
 final class StoredResponses: Sendable {
-    private let settings: Settings
-    private let logger: Logger
-    private let opened = Mutex<ResponseStore?>(nil)
-    private let cleaned = Mutex<ContinuousClock.Instant>(.now)
+    private let state: StateStore
 
-    init(settings: Settings, logger: Logger) {
-        self.settings = settings
-        self.logger = logger
-    }
+    init(_ state: StateStore) { self.state = state }
 
-    /// Does something with the store; a store that fails is a fault of the service's.
+    /// Does something with the store.
     func use<Value>(_ body: (ResponseStore) throws(SessionStoreError) -> Value) throws(APIError) -> Value {
-        do throws(SessionStoreError) {
-            return try body(try store())
-        } catch {
-            throw APIError(
-                error.isBusy ? .unavailable : .internal,
-                "Stored responses can't be reached on the server. Send `store: false` and the whole conversation, or try "
-                    + "again later.", retryAfterSeconds: error.isBusy ? 2 : nil, cause: "\(error)")
-        }
-    }
-
-    private func store() throws(SessionStoreError) -> ResponseStore {
-        let result: Result<ResponseStore, SessionStoreError> = opened.withLock { opened in
-            if let opened { return .success(opened) }
-            do throws(SessionStoreError) {
-                try? Files.makeDirectory(settings.stateDirectory)
-                let store = try ResponseStore(path: settings.stateDirectory + "/sessions.db")
-                opened = store
-                return .success(store)
-            } catch {
-                return .failure(error)
-            }
-        }
-        return try result.get()
+        try state.use(
+            "Stored responses", advice: "Send `store: false` and the whole conversation, or try again later."
+        ) { stores throws(SessionStoreError) in try body(stores.responses) }
     }
 
     /// A caller's response; one whose runner has died is failed by then.
@@ -79,7 +48,7 @@ final class StoredResponses: Sendable {
                 isAlive: { pid, startTime in ProcessIdentity.startTime(of: pid) == startTime },
                 failedResponse: { row in
                     let response = (try? JSONParser.parse(Array(row.response.utf8))) ?? [:]
-                    return Self.text(ResponsesReply.changed(response, to: .failed, error: error))
+                    return StateStore.text(ResponsesReply.changed(response, to: .failed, error: error))
                 })
         }
     }
@@ -88,24 +57,7 @@ final class StoredResponses: Sendable {
     func insert(_ response: StoredResponse) throws(APIError) {
         try use { store throws(SessionStoreError) in
             try store.insert(response)
-            _ = try store.removeOldest(owner: response.owner, keeping: settings.maxSessionsPerKey)
-        }
-        cleanUp()
-    }
-
-    /// Removes what has expired, once in an interval.
-    private func cleanUp() {
-        let isDue = cleaned.withLock { last in
-            guard last + settings.sessionCleanupInterval <= .now else { return false }
-            last = .now
-            return true
-        }
-        guard isDue else { return }
-        let oldest = WallClock.now.seconds - Int(settings.sessionTTL.components.seconds)
-        do throws(APIError) {
-            _ = try use { store throws(SessionStoreError) in try store.removeExpired(unusedSince: oldest, limit: 200) }
-        } catch {
-            logger.warning("expired responses not removed", metadata: [LogKey.errorCause: "\(error.cause ?? "")"])
+            _ = try store.removeOldest(owner: response.owner, keeping: state.settings.maxSessionsPerKey)
         }
     }
 
@@ -114,11 +66,12 @@ final class StoredResponses: Sendable {
         do throws(APIError) {
             _ = try use { store throws(SessionStoreError) in
                 try store.update(
-                    id: id, state: state, response: Self.text(response), conversation: conversation.map(Self.text),
+                    id: id, state: state, response: StateStore.text(response),
+                    conversation: conversation.map(StateStore.text),
                     now: WallClock.now.seconds)
             }
         } catch {
-            logger.warning("response not stored", metadata: [LogKey.errorCause: "\(error.cause ?? "")"])
+            self.state.warn("response not stored", error)
         }
     }
 
@@ -127,10 +80,7 @@ final class StoredResponses: Sendable {
         do throws(APIError) {
             try insert(response)
         } catch {
-            logger.warning("response not stored", metadata: [LogKey.errorCause: "\(error.cause ?? "")"])
+            self.state.warn("response not stored", error)
         }
     }
-
-    /// JSON as the store keeps it.
-    static func text(_ json: JSONValue) -> String { String(decoding: JSONWriter.bytes(json), as: UTF8.self) }
 }

@@ -42,6 +42,11 @@ public enum DirectReply {
         ]
     }
 
+    /// What is kept of a failure: the `error` object of a refusal.
+    public static func error(_ error: APIError) -> JSONValue {
+        Dialect.direct.errorBody(error, requestID: "")["error"] ?? [:]
+    }
+
     /// Why the run ended: a limit of the caller's, or why the model's last message did.
     static func stopReason(_ answer: Answer) -> String {
         switch answer.summary?.ending {

@@ -5,7 +5,7 @@
 
 /// Writes the events of a streamed, or of a background, run.
 public struct DirectStream: StreamEncoder {
-    private let context: DirectContext
+    private var context: DirectContext
     private let duration: @Sendable () -> Duration
     private let numbersEvents: Bool
     private var count = 0
@@ -65,8 +65,26 @@ public struct DirectStream: StreamEncoder {
     /// Appends the `error` event.
     public mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8]) {
         guard !hasEnded else { return }
-        append("error", Dialect.direct.errorBody(error, requestID: requestID)["error"] ?? [:], to: &out)
+        append("error", DirectReply.error(error), to: &out)
         hasEnded = true
+    }
+
+    /// The reply's `sessionId` becomes null.
+    public mutating func conversationIsNotKept() { context.sessionID = nil }
+
+    /// The event that ends a stream whose writer is gone.
+    ///
+    /// - Parameter id: Its number.
+    public static func errorEvent(_ error: APIError, id: Int) -> [UInt8] {
+        var stream = DirectStream(
+            context: DirectContext(id: "", sessionID: nil, workingDirectory: ""), numbersEvents: true
+        ) {
+            .zero
+        }
+        stream.count = id - 1
+        var out: [UInt8] = []
+        stream.encode(failure: error, requestID: "", into: &out)
+        return out
     }
 
     private mutating func begin(to out: inout [UInt8]) {

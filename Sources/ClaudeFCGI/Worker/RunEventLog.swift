@@ -1,0 +1,120 @@
+// The events of a background run, kept as the very bytes of the stream that shows them.
+//
+// One process appends; any number follow the file. An event is whole when its empty line is there: who reads takes whole
+// events only, so what a killed writer left half written is never seen. Each has its number as `id`, from 1. The last event
+// is `result` or `error`; where the writer died, who fails the run appends `error`.
+
+import Dialects
+import Glibc
+
+/// Writes the events of one run.
+final class RunEventLog {
+    private let descriptor: CInt
+    private var encoder: DirectStream
+    /// The first failure to write; nothing is written behind it.
+    private(set) var failure: FileError?
+
+    /// Makes the file.
+    init(path: String, encoder: DirectStream) throws(FileError) {
+        descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw FileError(call: "open", path: path, number: errno) }
+        self.encoder = encoder
+    }
+
+    deinit { close(descriptor) }
+
+    /// Appends what the event becomes.
+    func append(_ event: RunEvent) {
+        var out: [UInt8] = []
+        encoder.encode(event, into: &out)
+        write(out)
+    }
+
+    /// Appends the event that ends a run which failed.
+    func append(failure error: APIError, requestID: String) {
+        var out: [UInt8] = []
+        encoder.encode(failure: error, requestID: requestID, into: &out)
+        write(out)
+    }
+
+    /// The conversation is not kept after all.
+    func conversationIsNotKept() { encoder.conversationIsNotKept() }
+
+    private func write(_ bytes: [UInt8]) {
+        var left = bytes[...]
+        while !left.isEmpty, failure == nil {
+            let count = unsafe left.withUnsafeBytes { unsafe Glibc.write(descriptor, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else {
+                failure = FileError(call: "write", path: "event log", number: errno)
+                return
+            }
+            left = left.dropFirst(count)
+        }
+    }
+}
+
+/// Reads the events of one run from behind a number on.
+struct RunEventReader: ~Copyable {
+    private let descriptor: CInt
+    private var chunk = [UInt8](repeating: 0, count: 65536)
+    /// What is not a whole event yet.
+    private var rest: [UInt8] = []
+    /// How much of it has been looked at.
+    private var looked = 0
+    private let skipped: Int
+    private(set) var lastID = 0
+
+    /// Opens the file; nil where there is none.
+    ///
+    /// - Parameter last: The number of the last event that the reader has; 0 for none.
+    init?(path: String, after last: Int) {
+        descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        skipped = last
+    }
+
+    deinit { close(descriptor) }
+
+    /// The next whole events, as they are sent; empty when there are none for now.
+    mutating func next() -> [UInt8] {
+        while true {
+            let count = unsafe read(descriptor, &chunk, chunk.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { return [] }
+            rest += chunk[..<count]
+            let events = takeEvents()
+            if !events.isEmpty { return events }
+        }
+    }
+
+    private mutating func takeEvents() -> [UInt8] {
+        var out: [UInt8] = []
+        var start = 0
+        for end in max(looked, 1)..<max(rest.count, 1) where rest[end] == 0x0A && rest[end - 1] == 0x0A && end > start {
+            lastID += 1
+            if lastID > skipped { out += rest[start...end] }
+            start = end + 1
+        }
+        rest.removeFirst(start)
+        looked = rest.count
+        return out
+    }
+
+    /// Appends the event that ends a run to the file of a writer that died, behind its last whole event.
+    static func end(path: String, with error: APIError) {
+        guard var reader = RunEventReader(path: path, after: 0) else { return }
+        var whole = 0
+        while true {
+            let events = reader.next()
+            if events.isEmpty { break }
+            whole += events.count
+        }
+        try? Files.cut(path, toBytes: whole)
+        let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        let event = DirectStream.errorEvent(error, id: reader.lastID + 1)
+        _ = unsafe write(descriptor, event, event.count)
+    }
+}

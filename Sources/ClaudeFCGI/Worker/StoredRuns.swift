@@ -1,0 +1,87 @@
+import Dialects
+import ProcessControl
+import Sessions
+
+/// The background runs that are kept for their callers, in STATE_DIR, for all responders: rows, and the files of events.
+final class StoredRuns: Sendable {
+    private let state: StateStore
+
+    init(_ state: StateStore) { self.state = state }
+
+    /// Does something with the store.
+    func use<Value>(_ body: (RunStore) throws(SessionStoreError) -> Value) throws(APIError) -> Value {
+        try state.use("Background runs", advice: "Leave `background` out, or try again later.") {
+            stores throws(SessionStoreError) in try body(stores.runs)
+        }
+    }
+
+    /// Where a run's events are.
+    func eventsPath(_ id: String) -> String { "\(state.settings.backgroundDirectory)/\(id).sse" }
+
+    /// A caller's run; one whose responder has died is failed by then.
+    ///
+    /// - Throws: ``APIError`` not_found, also for another key's.
+    func run(_ id: String, owner: String) throws(APIError) -> StoredRun {
+        var found = try look(id, owner)
+        if let row = found, !row.state.isTerminal, !Self.isAlive(row) {
+            try failAbandoned()
+            found = try look(id, owner)
+        }
+        guard let found else { throw Self.missing }
+        return found
+    }
+
+    private func look(_ id: String, _ owner: String) throws(APIError) -> StoredRun? {
+        try use { store throws(SessionStoreError) in
+            try store.run(id: id, owner: owner, now: WallClock.now.seconds)
+        }
+    }
+
+    private static func isAlive(_ run: StoredRun) -> Bool {
+        guard let pid = run.runnerPID else { return true }
+        return ProcessIdentity.startTime(of: pid) == run.runnerStartTime
+    }
+
+    static let missing = APIError(
+        .notFound, "There is no such run: it has expired, or it is another key's.", parameter: "id")
+
+    /// Fails every run whose responder has died, and ends its stream.
+    func failAbandoned() throws(APIError) {
+        let error = APIError(
+            .internal, "The part of the service that had the run ended before the run did. Send the request again.")
+        let json = StateStore.text(DirectReply.error(error))
+        let failed = try use { store throws(SessionStoreError) in
+            try store.failAbandoned(
+                now: WallClock.now.seconds,
+                isAlive: { pid, startTime in ProcessIdentity.startTime(of: pid) == startTime }, error: json)
+        }
+        for id in failed { RunEventReader.end(path: eventsPath(id), with: error) }
+    }
+
+    /// Removes some of what has expired.
+    func removeExpired(limit: Int = 100) throws(APIError) {
+        let oldest = WallClock.now.seconds - Int(state.settings.sessionTTL.components.seconds)
+        let removed = try use { store throws(SessionStoreError) in
+            try store.removeExpired(unusedSince: oldest, limit: limit)
+        }
+        for id in removed { Files.remove(eventsPath(id)) }
+    }
+
+    /// Removes events that have no row.
+    func sweep() throws(APIError) {
+        let ids = Files.names(in: state.settings.backgroundDirectory).filter { $0.hasSuffix(".sse") }.map {
+            String($0.dropLast(".sse".count))
+        }
+        let known = try use { store throws(SessionStoreError) in try store.isKnown(ids: ids) }
+        for id in ids where !known.contains(id) { Files.remove(eventsPath(id)) }
+    }
+
+    /// Writes how a run stands or ended; a failure is logged, because the run itself goes on.
+    func note(_ body: (RunStore) throws(SessionStoreError) -> Void) {
+        do throws(APIError) {
+            try use(body)
+        } catch {
+            state.warn("run not stored", error)
+        }
+    }
+}
