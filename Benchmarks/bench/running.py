@@ -12,8 +12,8 @@ from . import CHECKOUT
 
 def has_setting(name):
     """Whether this build of the service knows a setting."""
-    source = CHECKOUT / "Sources/ClaudeFCGI/Configuration/Settings.swift"
-    return f'"{name}"' in source.read_text()
+    sources = (CHECKOUT / "Sources/ClaudeFCGI/Configuration").glob("*.swift")
+    return any(f'"{name}"' in source.read_text() for source in sources)
 
 
 def ways():
