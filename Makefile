@@ -23,10 +23,10 @@ stress: ## the admission gate under random death, for minutes (ARGS="seconds see
 	swift build -c release --product AdmissionStress
 	.build/release/AdmissionStress $(or $(ARGS),180)
 
-bench: ## what a place at the gate costs, and what the responder adds to a delta
+bench: ## the service against the CLI by hand and a peer: ratios (ARGS="--only peer --json FILE"); then what a place at the gate costs
 	swift build -c release
+	PYTHONPATH=Benchmarks CLAUDE_PATH=$$(Scripts/claude-cli) CLAUDE_FCGI_BIN=$$PWD/.build/release .venv/bin/python -m bench $(ARGS)
 	.build/release/AdmissionBenchmark
-	CLAUDE_PATH=$$(Scripts/claude-cli) .venv/bin/python Benchmarks/latency.py
 
 fmt: ## format the Swift sources in place
 	swift format --in-place --recursive Sources Tests Benchmarks Package.swift

@@ -28,7 +28,8 @@ STAMP = re.compile(rb'"(?:text|content)":"(\d+\.\d+) "')
 
 def stream(service, dialect, prompt):
     """Reads one stream from nginx; yields (time of arrival, the whole events that came)."""
-    body = json.dumps(dialect.body(prompt, stream=True)).encode()
+    limit = {"max_tokens": 64000} if dialect is ANTHROPIC else {}
+    body = json.dumps(dialect.body(prompt, stream=True, **limit)).encode()
     with socket.create_connection(("127.0.0.1", service.port), 60) as connection:
         connection.sendall(
             f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\n"

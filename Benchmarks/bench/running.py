@@ -1,0 +1,76 @@
+"""Services to measure, and their processes."""
+
+import contextlib
+import re
+import subprocess
+import time
+
+from service import Service, children, cpu_seconds, proc
+
+from . import CHECKOUT
+
+
+def has_setting(name):
+    """Whether this build of the service knows a setting."""
+    sources = (CHECKOUT / "Sources/ClaudeFCGI/Configuration").glob("*.swift")
+    return any(f'"{name}"' in source.read_text() for source in sources)
+
+
+def ways():
+    """The ways in which the service can come by a CLI process, as (name, settings), as far as this build has them."""
+    if not has_setting("SPARES"):
+        return [("cold", {})]
+    live = has_setting("LIVE_MAX")
+    off = {"LIVE_MAX": 0} if live else {}
+    found = [("cold", {"SPARES": 0, **off}), ("spare", off)]
+    return found + [("live", {})] if live else found
+
+
+def service(**settings):
+    """A service without the record of what its upstream was asked."""
+    settings = {"OFFLINE_UPSTREAM_RECORD": None, "WORKER_CONCURRENCY": 4, **settings}
+    return Service(**settings)
+
+
+def settle(service, seconds=15.0):
+    """Waits until the service has nothing to do: processes that it keeps ready are ready."""
+    deadline, last, since = time.monotonic() + seconds, None, time.monotonic()
+    while time.monotonic() < deadline:
+        now = {pid: cpu_seconds(pid) for pid in service.clis()}
+        if now != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > (0.25 if now else 0.02):
+            return
+        time.sleep(0.01)
+
+
+def pss_kilobytes(pid):
+    """What a process takes of memory, shared pages by their share; None when it is gone."""
+    found = re.search(rb"^Pss:\s+(\d+)", proc(pid, "smaps_rollup"), re.M)
+    return int(found[1]) if found else None
+
+
+def nginx_workers(service):
+    """nginx's processes."""
+    masters = service.named("nginx")
+    return masters + children(masters)
+
+
+def cpu_of(pids):
+    """CPU seconds of these processes so far."""
+    return sum(cpu_seconds(pid) or 0.0 for pid in pids)
+
+
+@contextlib.contextmanager
+def process(arguments, **options):
+    """A process of our own, ended when left."""
+    started = subprocess.Popen(arguments, **options)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(10)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
