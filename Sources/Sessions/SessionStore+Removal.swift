@@ -60,6 +60,25 @@ extension SessionStore {
         return readable(rows)
     }
 
+    /// The sessions that ``removeExpired(unusedSince:begunBefore:limit:)`` would remove as unused, the oldest first.
+    @available(*, noasync, message: "blocks")
+    public func expiring(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [(id: String, owner: String)] {
+        let rows = try database.read { db in
+            try Row.fetchAll(
+                db.cachedStatement(
+                    sql: """
+                        SELECT id, owner FROM session WHERE begun = 0 AND last_used < ? ORDER BY last_used LIMIT ?
+                        """),
+                arguments: [unusedSince, limit])
+        }
+        return rows.compactMap { row in
+            guard let id = try? row.decode(String.self, forColumn: "id"),
+                let owner = try? row.decode(String.self, forColumn: "owner")
+            else { return nil }
+            return (id, owner)
+        }
+    }
+
     // MARK: Maintenance
 
     /// Which of these public ids have a row, if only a begun one: the directories of the others were left behind.

@@ -279,7 +279,7 @@ def test_a_run_that_has_ended_is_not_cancelled(busy, mark):
 
 
 def test_a_cancelled_tool_ends_with_all_it_started(busy, directory, mark):
-    command = "setsid nohup sleep 300 >/dev/null 2>&1 </dev/null & echo $! > pid; sleep 60"
+    command = "setsid nohup sleep 300 >/dev/null 2>&1 </dev/null & echo $! > pid; tail -f /dev/null"
     id = begin(busy, f"{mark} {bash(command)}", allowedTools=["Bash"], workingDirectory=str(directory))
     until(lambda: (directory / "pid").exists() and (directory / "pid").read_text().strip(), 30, "the tool's process")
     pid = int((directory / "pid").read_text())

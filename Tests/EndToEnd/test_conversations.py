@@ -19,7 +19,7 @@ def conversation(body):
         found = [text for text in texts(message["content"]) if not text.startswith("<system-reminder>")]
         if message["role"] == "system":
             # The CLI's description of the machine, and its per-turn options; never a caller's words.
-            assert all(text.startswith("# Environment\n") for text in found), found
+            assert all(text.startswith("# Environment") for text in found), found
         else:
             turns.append((message["role"], "".join(found)))
     return turns

@@ -12,14 +12,12 @@ struct SessionsCommand: ParsableCommand {
         subcommands: [List.self, Show.self, Delete.self])
 
     /// The service's sessions, as its user sees them.
-    static func sessions() throws -> StoredSessions {
+    static func sessions() throws -> StoredSessions? {
         let settings = try Settings(environment: try DotEnv.environment())
         let state = StateStore(
             settings: settings, environment: ClaudeEnvironment(service: settings.environment),
             logger: settings.makeLogger())
-        guard state.exists else {
-            throw ValidationError("nothing is kept in STATE_DIR=\(settings.stateDirectory)")
-        }
+        guard state.exists else { return nil }
         return StoredSessions(state) { number in
             guard let board = try? AdmissionGate.scoreboard(path: settings.segmentPath) else { return false }
             return board.requests.contains { $0.session == number }
@@ -46,7 +44,7 @@ struct SessionsCommand: ParsableCommand {
         func run() throws {
             let sessions = try sessions()
             let found = try told { () throws(APIError) in
-                try sessions.list(owner: key, limit: max(1, limit), after: nil).sessions
+                try sessions?.list(owner: key, limit: max(1, limit), after: nil).sessions ?? []
             }
             if json {
                 let entries = JSONValue.array(found.map { SessionJSON.entry($0, owner: $0.owner) })
@@ -73,6 +71,7 @@ struct SessionsCommand: ParsableCommand {
         func run() throws {
             let sessions = try sessions()
             let entry = try told { () throws(APIError) in
+                guard let sessions else { throw StoredSessions.missing }
                 let session = try sessions.session(id, owner: nil)
                 return SessionJSON.entry(session, messages: try sessions.messages(session), owner: session.owner)
             }
@@ -89,7 +88,10 @@ struct SessionsCommand: ParsableCommand {
         func run() throws {
             let sessions = try sessions()
             for id in ids {
-                try told { () throws(APIError) in try sessions.delete(id, owner: nil) }
+                try told { () throws(APIError) in
+                    guard let sessions else { throw StoredSessions.missing }
+                    try sessions.delete(id, owner: nil)
+                }
                 print("deleted \(id)")
             }
         }

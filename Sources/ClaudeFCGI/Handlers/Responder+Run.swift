@@ -67,6 +67,7 @@ extension Responder {
         _ run: RunRequest, _ context: DirectContext, _ sessionHooks: RunHooks, _ client: Client,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
+        if let model = run.model { _ = try models.catalogWithoutWaiting().resolve(model) }
         let id = context.id
         let started = log.started
         let events: RunEventLog
@@ -99,7 +100,6 @@ extension Responder {
         request.finish()
 
         let progress = BackgroundProgress(id: id, runs: runs)
-        var isKept = true
         var hooks = sessionHooks
         hooks.began = { progress.write() }
         hooks.observe = { event in
@@ -108,7 +108,7 @@ extension Responder {
         }
         if let settle = sessionHooks.settle {
             hooks.settle = { answer, directory throws(APIError) in
-                isKept = try settle(answer, directory)
+                let isKept = try settle(answer, directory)
                 if !isKept { events.conversationIsNotKept() }
                 return isKept
             }
@@ -128,10 +128,7 @@ extension Responder {
         // Nobody left: the run was ended on purpose.
         log.isAbandoned = false
         progress.write()
-        if let answer = progress.wholeAnswer, log.error == nil {
-            var context = context
-            if !isKept { context.sessionID = nil }
-            let result = DirectReply.whole(answer, context: context, duration: ContinuousClock.now - started)
+        if let result = events.reply, log.error == nil {
             runs.note { store throws(SessionStoreError) in
                 _ = try store.finish(
                     id: id, state: .completed, result: StateStore.text(result), error: nil, now: WallClock.now.seconds)
@@ -159,7 +156,6 @@ private final class BackgroundProgress {
     private let id: String
     private let runs: StoredRuns
     private var progress = DirectProgress()
-    private var answer = Answer()
     private var written = ContinuousClock.now
 
     init(id: String, runs: StoredRuns) {
@@ -168,14 +164,9 @@ private final class BackgroundProgress {
     }
 
     func note(_ event: RunEvent) {
-        if case .started = event { answer = Answer() }
-        answer.append(event)
         progress.append(event)
         if ContinuousClock.now - written > Self.interval { write() }
     }
-
-    /// The answer, when the CLI has reported its end.
-    var wholeAnswer: Answer? { answer.summary == nil ? nil : answer }
 
     func write() {
         written = .now

@@ -37,6 +37,9 @@ final class RunEventLog {
         write(out)
     }
 
+    /// The whole reply, when the run has ended with it.
+    var reply: JSONValue? { encoder.reply }
+
     /// The conversation is not kept after all.
     func conversationIsNotKept() { encoder.conversationIsNotKept() }
 

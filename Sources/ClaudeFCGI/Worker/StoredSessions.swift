@@ -244,12 +244,15 @@ final class StoredSessions: Sendable {
     /// - Returns: How many.
     @discardableResult
     func removeExpired(limit: Int = 100) throws(APIError) -> Int {
-        // A run may go on for that long after the session's last mark of use.
         let longest = settings.queueTimeout + settings.requestTimeout + .seconds(5)
         let begunBefore = WallClock.now.seconds - Int(longest.components.seconds)
-        let oldest = min(oldestUse, begunBefore)
+        let oldest = oldestUse
         let removed = try use { store throws(SessionStoreError) in
-            try store.removeExpired(unusedSince: oldest, begunBefore: begunBefore, limit: limit)
+            // A run may take longer than a session is kept: it is a use all the time.
+            for (id, owner) in try store.expiring(unusedSince: oldest, limit: limit) where isBusy(id) {
+                try store.touch(id: id, owner: owner, now: WallClock.now.seconds)
+            }
+            return try store.removeExpired(unusedSince: oldest, begunBefore: begunBefore, limit: limit)
         }
         removed.forEach(removeFilesUnlessBusy)
         return removed.count
