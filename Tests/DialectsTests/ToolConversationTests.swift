@@ -102,6 +102,20 @@ import Testing
     }
     private static let listed = [initialized, acknowledged("settings"), mcp(1, "tools/list")]
 
+    @Test(arguments: ["no JSON", #"{"type":"system","subtype":"init","tools":[]}"#, "", "long"])
+    func `what goes wrong behind the answer is not told`(_ line: String) {
+        var talk = Talk(RunRequest(turns: [RunRequest.Turn(role: .user, blocks: [RunRequest.Turn.text("x")])]))
+        talk.say([Self.initialized, Self.messageStart, Self.textBlock, Self.words("x"), Self.blockStop])
+        talk.say(Self.end("end_turn"))
+        #expect(talk.events.last == .answered)
+        switch line {
+        case "long": talk.take(talk.conversation.lineTooLong(limitBytes: 1))
+        case "": talk.take(talk.conversation.outputEnded(cause: "x"))
+        default: talk.say([line])
+        }
+        #expect(talk.failure == nil)
+    }
+
     // MARK: Tools
 
     @Test func `nothing is asked before the CLI knows the tools`() {

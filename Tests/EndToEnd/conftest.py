@@ -24,7 +24,7 @@ CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
 # The wheel that carries the program's ClaudeVersion.minimum, and the files that rest on what the CLI does.
 OLDEST_WHEEL = "0.2.148"
 CLI_FILES = {f"test_{name}.py" for name in (
-    "clients sdks tools structured_output media conversations responses errors upstream_errors security vendor_types").split()}
+    "clients sdks tools structured_output media conversations responses errors upstream_errors security").split()}
 
 
 def pytest_addoption(parser):

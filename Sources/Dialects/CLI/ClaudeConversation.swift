@@ -382,6 +382,8 @@ public struct ClaudeConversation: Sendable {
 
     private mutating func fail(_ error: APIError) -> [Action] {
         state = .ended
+        // The caller has the answer: what goes wrong behind it is nothing of his.
+        if isAnswered { return [.end] }
         return [.event(.failed(error)), .end]
     }
 
