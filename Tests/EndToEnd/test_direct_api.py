@@ -778,9 +778,10 @@ def _command(pid):
         return b""
 
 
-def test_a_server_that_does_not_start_fails_no_run(open_handed, mark):
-    reply = run(open_handed, f"{mark} [[say=ok]]", mcpServers={"broken": {"command": "/nonexistent"}})
-    assert reply["result"] == "ok"
+def test_a_server_that_does_not_start_is_named(open_handed, mark):
+    answer = ask(open_handed, "POST", "/api/run", json={"prompt": f"{mark} [[say=ok]]", "mcpServers": {"broken": {"command": "/nonexistent"}}})
+    refused(answer, 400, "invalid_request")
+    assert answer.json()["error"]["details"] == {"parameter": "mcpServers.broken"}
 
 
 def test_a_server_on_the_network_gets_its_headers(open_handed, mark):
