@@ -44,12 +44,14 @@ extension Files {
         let target = unsafe open(copy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
         guard target >= 0 else { throw FileError(call: "open", path: copy, number: errno) }
         defer { close(target) }
+        var chunk = [UInt8](repeating: 0, count: 1 << 20)
         var left = bytes
         while left > 0 {
-            let count = copy_file_range(source, nil, target, nil, left, 0)
+            let count = unsafe Glibc.read(source, &chunk, min(chunk.count, left))
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                let number = count < 0 ? errno : EIO
+            // A disk that is full takes less than it is given.
+            guard count > 0, unsafe write(target, chunk, count) == count else {
+                let number = errno == 0 ? ENOSPC : errno
                 unsafe unlink(copy)
                 throw FileError(call: "copy", path: path, number: number)
             }

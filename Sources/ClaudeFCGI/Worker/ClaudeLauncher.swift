@@ -64,11 +64,9 @@ struct ClaudeLauncher: Sendable {
 
     /// Makes the directories that runs need, and removes what runs of dead responders left.
     func prepareDirectories() throws(FileError) {
-        for directory in [
-            settings.temporaryDirectory, settings.chatDirectory, settings.workspaceDirectory, settings.freshDirectory,
-        ] {
-            try Files.makeDirectory(directory)
-        }
+        for directory in [settings.temporaryDirectory, settings.chatDirectory] { try Files.makeDirectory(directory) }
+        // Chats need no STATE_DIR; what does says so itself.
+        for directory in [settings.workspaceDirectory, settings.freshDirectory] { try? Files.makeDirectory(directory) }
         for directory in [settings.temporaryDirectory, settings.freshDirectory] {
             for name in Files.names(in: directory) {
                 guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }

@@ -225,7 +225,8 @@ struct RunPipeline: Sendable {
 
     /// Sends the rest of a reply that has begun, so that the client does not wait for the process to end.
     private func finishReply(_ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog) {
-        guard !log.isAbandoned, reply.hasBegun else { return }
+        // Nothing can follow a request that is finished.
+        guard !log.isAbandoned, reply.hasBegun, request.descriptor >= 0 else { return }
         if !reply.flushAll(to: request, patience: Self.clientPatience) { log.isAbandoned = true }
         request.finish()
     }

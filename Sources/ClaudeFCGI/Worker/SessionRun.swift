@@ -151,6 +151,12 @@ final class SessionRun {
         guard let session else { return false }
         do throws(APIError) {
             let bytes = try sessions.take(session, directory)
+            // A CLI that can't write to its record says nothing of it.
+            guard bytes > session.transcriptBytes else {
+                throw APIError(
+                    .internal, "The session can't be kept on the server. Run `claude-fcgi check` there.",
+                    cause: "the CLI has added nothing to the transcript")
+            }
             var turn = turn(answer)
             turn.workingDirectory = directory
             turn.transcriptBytes = bytes
