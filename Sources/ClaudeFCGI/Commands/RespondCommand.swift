@@ -89,6 +89,7 @@ struct RespondCommand: ParsableCommand {
             SystemdNotification.send("STOPPING=1")
             gate.drain()
             server.stop()
+            responder.drain()
         } reload: {
             do throws(SettingsError) {
                 try keys.reload()
@@ -104,9 +105,11 @@ struct RespondCommand: ParsableCommand {
                 LogKey.threads: .stringConvertible(settings.threadsPerResponder),
             ])
         Reaper.start(gate)
-        responder.startMaintenance()
+        responder.startThreads()
         SystemdNotification.send("READY=1")
         try server.run()
+        responder.drain()
+        launcher.removeOwnDirectories()
         logger.info("responder ended", metadata: [LogKey.responderPID: .stringConvertible(getpid())])
     }
 

@@ -175,7 +175,7 @@ public struct ClaudeConversation: Sendable {
     mutating func fail(_ error: APIError) -> [Action] {
         state = .ended
         // The caller has the answer: what goes wrong behind it is nothing of his.
-        if isAnswered { return [.end] }
+        if turn.isAnswered { return [.end] }
         return [.event(.failed(error)), .end]
     }
 }
