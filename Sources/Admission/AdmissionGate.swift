@@ -146,7 +146,7 @@ public final class AdmissionGate: Sendable {
     private static let assumedRun: UInt64 = 10_000_000_000
 
     let segment: AdmissionSegment
-    private let isDraining = Atomic<Bool>(false)
+    let isDraining = Atomic<Bool>(false)
     private let onOrphans: @Sendable ([OrphanedRun]) -> Void
 
     /// Joins the segment at `path`, made if it is not there, and sets its limits.
@@ -228,7 +228,12 @@ public final class AdmissionGate: Sendable {
     }
 
     /// Ends all waiting in this process; what runs goes on.
-    public func drain() { isDraining.store(true, ordering: .relaxed) }
+    ///
+    /// Its live conversations are not to be found any more.
+    public func drain() {
+        isDraining.store(true, ordering: .relaxed)
+        segment.withLock { $0.removeLive(ofOwner: $0.owner) }
+    }
 
     /// Frees what dead responders held, unless someone did so in the last 100 ms.
     public func reap(isForced: Bool = false) {

@@ -36,6 +36,7 @@ final class AdmissionSegment: @unchecked Sendable {
     let owners: UnsafeMutablePointer<admission_owner>
     let keys: UnsafeMutablePointer<admission_key>
     let entries: UnsafeMutablePointer<admission_entry>
+    let live: UnsafeMutablePointer<admission_live>
     /// This process's index among the owners; none for an observer.
     let owner: UInt32
 
@@ -65,6 +66,7 @@ final class AdmissionSegment: @unchecked Sendable {
         unsafe owners = unsafe (base + Int(ADMISSION_OWNERS_OFFSET)).assumingMemoryBound(to: admission_owner.self)
         unsafe keys = unsafe (base + Int(ADMISSION_KEYS_OFFSET)).assumingMemoryBound(to: admission_key.self)
         unsafe entries = unsafe (base + Int(ADMISSION_ENTRIES_OFFSET)).assumingMemoryBound(to: admission_entry.self)
+        unsafe live = unsafe (base + Int(ADMISSION_LIVE_OFFSET)).assumingMemoryBound(to: admission_live.self)
         guard let threads else {
             owner = Self.noOwner
             return
@@ -112,6 +114,7 @@ final class AdmissionSegment: @unchecked Sendable {
                 unsafe owners[Int(index)].started = clinux_monotonic()
                 unsafe owners[Int(index)].generation &+= 1
                 unsafe owners[Int(index)].requests = 0
+                unsafe owners[Int(index)].spares = 0
             }
             unsafe pthread_mutex_unlock(&header.pointee.mutex)
             if isFree { return index }

@@ -139,7 +139,7 @@ extension AdmissionSegment {
         return .seconds(min(max(seconds.rounded(.up), 1), 600))
     }
 
-    /// Frees the entries and places of owners that have died.
+    /// Frees the entries, the places and the live conversations of owners that have died.
     func removeDeadOwners() -> [OrphanedRun] {
         var orphans: [OrphanedRun] = []
         for index in 0..<UInt32(ADMISSION_OWNERS) where unsafe owners[Int(index)].pid != 0 && !isAlive(index) {
@@ -156,6 +156,7 @@ extension AdmissionSegment {
                 unsafe clinux_add(&metrics.pointee.reaped, 1)
                 leave(entry)
             }
+            removeLive(ofOwner: index)
             // Last: until here another process that looks finds the owner dead again and goes on.
             unsafe owners[Int(index)].pid = 0
         }

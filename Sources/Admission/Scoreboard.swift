@@ -33,6 +33,10 @@ public struct Scoreboard: Sendable, Equatable {
         public var age: Duration
         /// Requests it has answered.
         public var requests: Int
+        /// CLI processes that it has ready for requests to come.
+        public var spares: Int
+        /// Conversations whose CLI process it keeps.
+        public var live: Int
     }
 
     /// Requests in order of arrival.
@@ -214,7 +218,8 @@ extension AdmissionSegment {
                 responders.append(
                     .init(
                         pid: owner.pid, threads: Int(owner.threads), age: age(owner.started),
-                        requests: Int(clamping: owner.requests)))
+                        requests: Int(clamping: owner.requests), spares: Int(clamping: owner.spares),
+                        live: segment.liveCount(ofOwner: UInt32(index))))
             }
             return Scoreboard(
                 requests: requests.map(\.request), responders: responders,

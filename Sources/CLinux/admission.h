@@ -6,11 +6,13 @@
 //   12288         8192   struct admission_owner  × ADMISSION_OWNERS    one per responder process
 //   20480         8192   struct admission_key    × ADMISSION_KEYS      one per client key that has asked
 //   28672         192 × ADMISSION_ENTRIES        struct admission_entry: one per request that runs or waits
+//   2387968       32 × ADMISSION_LIVE            struct admission_live: one per conversation whose CLI process is kept
 //
 // Everything is read and written under the mutex, except `state` of an entry, which its waiter reads atomically and sleeps on
 // (futex), and the metrics, which are single words that are added to atomically: a death loses none of them, and they never
 // go down. Counts are derived by scanning the entries below `high_water`, so any prefix of a critical section leaves the
-// table consistent, and recovery after a death inside one is pthread_mutex_consistent and nothing more.
+// table consistent, and recovery after a death inside one is pthread_mutex_consistent and nothing more. Live conversations
+// are kept the same way, below `live_high_water`: their `state` is written last when one is added and first when it goes.
 //
 // An owner lives while it holds the open-file-description lock on byte ADMISSION_LOCK_BASE + its index, which the kernel
 // drops at its death. Byte ADMISSION_LOCK_CREATE is held while the file is made or judged.
@@ -31,14 +33,16 @@
 #include <unistd.h>
 
 #define ADMISSION_MAGIC 0x31444D4149474643ULL
-#define ADMISSION_VERSION 2U
+#define ADMISSION_VERSION 3U
 #define ADMISSION_OWNERS 128
 #define ADMISSION_KEYS 256
 #define ADMISSION_ENTRIES 12288
+#define ADMISSION_LIVE 2048   // half of them for those that are kept, half for those whose owners have yet to end them
 #define ADMISSION_LOCK_CREATE 0
 #define ADMISSION_LOCK_BASE 1000000
 
 enum { ADMISSION_FREE = 0, ADMISSION_WAITING = 1, ADMISSION_RUNNING = 2 };
+enum { ADMISSION_LIVE_FREE = 0, ADMISSION_LIVE_KEPT = 1, ADMISSION_LIVE_EVICTED = 2 };
 
 struct admission_header {
     uint64_t magic;           // written last: a file without it is not finished
@@ -47,7 +51,7 @@ struct admission_header {
     uint32_t concurrency;     // limits: the newest settings win
     uint32_t queue_limit;
     uint32_t high_water;      // entries at and above this index are free
-    uint32_t reserved;
+    uint32_t live_high_water; // the same of the live conversations
     uint64_t next_ticket;     // arrival order
     uint64_t next_grant;      // grant order
     uint64_t last_reap;       // CLOCK_MONOTONIC, nanoseconds
@@ -76,7 +80,8 @@ struct admission_owner {
     uint64_t started;         // CLOCK_MONOTONIC, nanoseconds
     uint64_t generation;      // tells a new owner of the place from the one that died
     uint64_t requests;        // answered by this process
-    uint8_t reserved[32];
+    uint32_t spares;          // CLI processes that it has ready for requests to come
+    uint8_t reserved[28];
 };
 
 struct admission_key {
@@ -105,18 +110,29 @@ struct admission_entry {
     char model[80];
 };
 
+/// A conversation that can go on in the CLI process that had its last turn.
+struct admission_live {
+    uint64_t hash[2];         // of everything the next request must agree with; the same hash may stand here twice
+    uint64_t kept_since;      // CLOCK_MONOTONIC, nanoseconds: its last use
+    uint32_t owner;           // index of the responder whose child the process is
+    uint32_t state;           // ADMISSION_LIVE_FREE, _KEPT, or _EVICTED: its owner is to end it
+};
+
 enum {
     ADMISSION_METRICS_OFFSET = 4096,
     ADMISSION_OWNERS_OFFSET = ADMISSION_METRICS_OFFSET + 8192,
     ADMISSION_KEYS_OFFSET = ADMISSION_OWNERS_OFFSET + ADMISSION_OWNERS * 64,
     ADMISSION_ENTRIES_OFFSET = ADMISSION_KEYS_OFFSET + ADMISSION_KEYS * 32,
-    ADMISSION_SIZE = ADMISSION_ENTRIES_OFFSET + ADMISSION_ENTRIES * 192,
+    ADMISSION_LIVE_OFFSET = ADMISSION_ENTRIES_OFFSET + ADMISSION_ENTRIES * 192,
+    ADMISSION_SIZE = ADMISSION_LIVE_OFFSET + ADMISSION_LIVE * 32,
 };
 
 _Static_assert(sizeof(struct admission_header) <= 4096, "header");
 _Static_assert(sizeof(struct admission_owner) == 64, "owner");
 _Static_assert(sizeof(struct admission_key) == 32, "key");
 _Static_assert(sizeof(struct admission_entry) == 192, "entry");
+_Static_assert(sizeof(struct admission_live) == 32, "live");
+_Static_assert(ADMISSION_LIVE_OFFSET == 2387968, "as the table above says");
 _Static_assert(sizeof(struct admission_metrics) <= 8192, "metrics");
 _Static_assert(offsetof(struct admission_header, mutex) % 8 == 0, "mutex");
 

@@ -34,13 +34,16 @@ static inline int clinux_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NON
 
 static inline int clinux_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC); }
 
-/// An epoll set that wakes one waiter a connection (EPOLLEXCLUSIVE) and every waiter when `stop` becomes readable.
-static inline int clinux_epoll_listener(int listener, int stop) {
+/// An epoll set that wakes one waiter a connection (EPOLLEXCLUSIVE) and every waiter when `stop` becomes readable. There may
+/// be a second listener; a negative one is left out.
+static inline int clinux_epoll_listeners(int listener, int second, int stop) {
     int set = epoll_create1(EPOLL_CLOEXEC);
     if (set < 0) return -1;
-    struct epoll_event connection = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.fd = listener}};
+    struct epoll_event first = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.fd = listener}};
+    struct epoll_event other = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.fd = second}};
     struct epoll_event ending = {.events = EPOLLIN, .data = {.fd = stop}};
-    if (epoll_ctl(set, EPOLL_CTL_ADD, listener, &connection) < 0 || epoll_ctl(set, EPOLL_CTL_ADD, stop, &ending) < 0) {
+    if (epoll_ctl(set, EPOLL_CTL_ADD, listener, &first) < 0 || epoll_ctl(set, EPOLL_CTL_ADD, stop, &ending) < 0
+        || (second >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, second, &other) < 0)) {
         int saved = errno;
         close(set);
         errno = saved;

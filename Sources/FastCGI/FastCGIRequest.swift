@@ -56,6 +56,24 @@ public struct FastCGIRequest: ~Copyable {
         unsafe FCGX_GetParam(name, raw.pointee.envp).flatMap { unsafe String(validatingCString: $0) }
     }
 
+    /// Whether nginx has sent this request on, because another responder asked for that with ``handOver(to:)``.
+    ///
+    /// Then it stays here, whatever is found: a request changes hands once. A client can't set this.
+    public var isHandedOver: Bool { parameter("CLAUDE_FCGI_HANDED_OVER") != nil }
+
+    /// Has nginx send the request, as it came, to another responder's own socket; in place of any reply.
+    ///
+    /// nginx takes its answer for the client from there, and hears of nothing more from here: it closes this connection.
+    /// Where that responder is gone it sends the request to the shared socket, so to any.
+    ///
+    /// - Parameter pid: The other responder's process.
+    /// - Returns: False when the connection is gone.
+    public func handOver(to pid: Int32) -> Bool {
+        let name = ListeningSocket.ownName(pid: pid)
+        return write(
+            Array("Status: 200 OK\r\nX-Accel-Redirect: @claude_fcgi\r\nX-Responder: \(name)\r\n\r\n".utf8)[...])
+    }
+
     /// Reads the whole body.
     ///
     /// nginx has buffered it (`fastcgi_request_buffering on`), so this runs at memory speed.

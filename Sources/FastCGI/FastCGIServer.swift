@@ -5,6 +5,11 @@
 // its own that holds the listener with EPOLLEXCLUSIVE (one connection wakes one thread, over all processes that share the
 // socket) and a stop eventfd that is never read (it wakes every thread). The accepted descriptor is handed to libfcgi in
 // `ipcFd`, where FCGX_Accept_r skips its accept and parses that connection.
+//
+// A server may have a second listener that is its own, for requests that are meant for this process. What waits in the shared
+// backlog when it stops is another process's; what waits in its own is nobody else's. So stopping removes the own socket's file
+// and shuts it down, which lets no connection in any more, in one step with the kernel's queue, and keeps those that are in it;
+// then the threads answer these before they end.
 
 import CFastCGI
 import CLinux
@@ -30,21 +35,27 @@ public final class FastCGIServer: Sendable {
     private static let stackBytes = 1 << 20
 
     private let listener: CInt
+    private let own: ListeningSocket?
     private let threads: Int
     private let peerTimeout: Duration
     private let handler: Handler
     private let stopEvent: CInt
+    private let isStopped = Atomic<Bool>(false)
 
     /// A server that does not accept yet.
     ///
     /// - Parameters:
     ///   - listener: A listening Unix socket; non-blocking, since several processes may wake for one connection.
+    ///   - own: A second socket, accepted from by this process alone; the server removes its file when it stops, and its
+    ///     caller closes it.
     ///   - threads: How many requests run at once.
     ///   - peerTimeout: How long nginx may leave a read or a write hanging; libfcgi itself waits for ever.
     public init(
-        listener: CInt, threads: Int, peerTimeout: Duration = .seconds(30), handler: @escaping Handler
+        listener: CInt, own: ListeningSocket? = nil, threads: Int, peerTimeout: Duration = .seconds(30),
+        handler: @escaping Handler
     ) throws(FastCGIServerError) {
         self.listener = listener
+        self.own = own
         self.threads = threads
         self.peerTimeout = peerTimeout
         self.handler = handler
@@ -61,10 +72,16 @@ public final class FastCGIServer: Sendable {
 
     deinit { close(stopEvent) }
 
-    /// Stops accepting; requests under way go on.
+    /// Stops accepting; requests under way go on, and those that wait in the own socket's backlog are answered.
     ///
     /// Safe from any thread, more than once.
     public func stop() {
+        if let own {
+            own.unlinkIfBound()
+            shutdown(own.descriptor, CInt(SHUT_RD))
+        }
+        // After that: a thread that sees this empties the own backlog once and ends.
+        isStopped.store(true, ordering: .sequentiallyConsistent)
         var one: UInt64 = 1
         _ = unsafe Glibc.write(stopEvent, &one, 8)
     }
@@ -121,7 +138,8 @@ public final class FastCGIServer: Sendable {
 
     /// One request thread, until the server stops.
     private func serve() {
-        let events = clinux_epoll_listener(listener, stopEvent)
+        let ownListener = own?.descriptor ?? -1
+        let events = clinux_epoll_listeners(listener, ownListener, stopEvent)
         guard events >= 0 else { return }
         defer { close(events) }
         // The streams inside point back to the request: its address must not change.
@@ -130,14 +148,26 @@ public final class FastCGIServer: Sendable {
         guard unsafe FCGX_InitRequest(raw, -1, 0) == 0 else { return }
         defer { unsafe FCGX_Free(raw, 1) }
 
+        var isStopping = false
         while true {
-            let ready = clinux_epoll_wait_one(events)
-            if ready == stopEvent { return }
-            if ready != listener { continue }
-            let connection = clinux_accept(listener)
-            // Another process was quicker (EAGAIN), or the peer is gone already; out of descriptors is over when a request ends.
+            let ready = isStopping ? ownListener : clinux_epoll_wait_one(events)
+            // Of several that are ready the wait names one, and not always the event.
+            if !isStopping, ready == stopEvent || isStopped.load(ordering: .sequentiallyConsistent) {
+                guard own != nil else { return }
+                isStopping = true
+                continue
+            }
+            // An interrupted wait is -1, as is a listener that is not there.
+            if ready != listener && (ready != ownListener || ready < 0) { continue }
+            let connection = clinux_accept(ready)
             if connection < 0 {
-                if errno == EMFILE || errno == ENFILE { usleep(10_000) }
+                // Another thread or process was quicker (EAGAIN), or the peer is gone already; out of descriptors is over
+                // when a request ends.
+                if errno == EMFILE || errno == ENFILE {
+                    usleep(10_000)
+                } else if isStopping && errno != EINTR && errno != ECONNABORTED {
+                    return
+                }
                 continue
             }
             limitWaits(connection)

@@ -55,43 +55,20 @@ public struct ListeningSocket: Sendable {
     ///
     /// A stale socket file is replaced, a live server is left alone.
     public static func bind(path: String, backlog: CInt = 511) throws(ListeningSocketError) -> ListeningSocket {
-        var address = sockaddr_un()
-        let limit = MemoryLayout.size(ofValue: address.sun_path) - 1
-        guard path.utf8.count <= limit else { throw .pathTooLong(path: path, limit: limit) }
-        address.sun_family = sa_family_t(AF_UNIX)
-        unsafe withUnsafeMutableBytes(of: &address.sun_path) { field in
-            for (index, byte) in path.utf8.enumerated() { unsafe field[index] = byte }
-        }
-        func failure(_ name: String) -> ListeningSocketError {
-            .systemCall(name: name, path: path, errno: errno)
-        }
-        func withAddress(_ call: (UnsafePointer<sockaddr>, socklen_t) -> CInt) -> CInt {
-            unsafe withUnsafePointer(to: &address) { pointer in
-                unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                    unsafe call($0, socklen_t(MemoryLayout<sockaddr_un>.size))
-                }
-            }
-        }
-        let kind = CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue)
+        let address = try SocketAddress(path: path)
         var status = stat()
         if unsafe lstat(path, &status) == 0 {
             guard status.st_mode & S_IFMT == S_IFSOCK else { throw .notASocket(path: path) }
-            // Non-blocking: a live server whose backlog is full answers EAGAIN, and would block us for as long.
-            let probe = socket(AF_UNIX, kind | CInt(SOCK_NONBLOCK.rawValue), 0)
-            guard probe >= 0 else { throw failure("socket") }
-            let connected = unsafe withAddress {
-                unsafe Glibc.connect(probe, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1)
-            }
-            let number = errno
-            close(probe)
-            guard connected != 0, number == ECONNREFUSED else { throw .inUse(path: path) }
+            guard address.isRefused else { throw .inUse(path: path) }
             unsafe unlink(path)
         }
 
-        let descriptor = socket(AF_UNIX, kind, 0)
-        guard descriptor >= 0 else { throw failure("socket") }
+        let descriptor = address.makeSocket()
+        guard descriptor >= 0 else { throw .systemCall(name: "socket", path: path, errno: errno) }
         let previousMask = umask(0o117)
-        let bound = unsafe withAddress { unsafe Glibc.bind(descriptor, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1) }
+        let bound = unsafe address.withPointer {
+            unsafe Glibc.bind(descriptor, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1)
+        }
         let bindError = errno
         umask(previousMask)
         guard bound == 0, listen(descriptor, backlog) == 0 else {
@@ -101,6 +78,76 @@ public struct ListeningSocket: Sendable {
             throw .systemCall(name: "bind", path: path, errno: number)
         }
         return try prepare(descriptor, boundPath: path)
+    }
+
+    /// Binds the socket of this process alone, `r-PID.sock` in a directory.
+    ///
+    /// Whoever may connect to the shared socket may connect to this one: it gets the same group and mode.
+    ///
+    /// - Parameters:
+    ///   - directory: Where nginx looks for it.
+    ///   - shared: The socket that all responders accept from.
+    public static func bindOwn(
+        directory: String, like shared: ListeningSocket, backlog: CInt = 511
+    ) throws(ListeningSocketError) -> ListeningSocket {
+        let own = try bind(path: directory + "/" + ownName(pid: getpid()), backlog: backlog)
+        guard let path = own.boundPath, let sharedPath = shared.address else { return own }
+        var model = stat()
+        var status = stat()
+        // An inherited socket whose file is gone, or out of our sight, teaches nothing: it stays ours and our group's.
+        guard unsafe stat(sharedPath, &model) == 0, unsafe stat(path, &status) == 0 else { return own }
+        // In a directory with the set-group-id bit the file has its group already, which a service may lack the right to set.
+        if model.st_gid != status.st_gid, unsafe chown(path, uid_t.max, model.st_gid) != 0 {
+            let number = errno
+            own.unlinkIfBound()
+            close(own.descriptor)
+            throw .systemCall(name: "chown", path: path, errno: number)
+        }
+        unsafe chmod(path, model.st_mode & 0o660)
+        return own
+    }
+
+    /// The file name of a responder's own socket, by which nginx is told whom a request is for.
+    public static func ownName(pid: Int32) -> String { "r-\(pid).sock" }
+
+    /// Removes the sockets that responders left behind when they were killed.
+    ///
+    /// Only where the process is gone and nobody listens: between `bind` and `listen` a living one refuses as well.
+    public static func removeStaleOwn(directory: String) {
+        guard let stream = unsafe opendir(directory) else { return }
+        defer { unsafe closedir(stream) }
+        while let entry = unsafe readdir(stream) {
+            let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { field in
+                unsafe field.withMemoryRebound(to: CChar.self, capacity: MemoryLayout.size(ofValue: field.pointee)) {
+                    unsafe String(cString: $0)
+                }
+            }
+            guard name.hasPrefix("r-"), name.hasSuffix(".sock"), let pid = Int32(name.dropFirst(2).dropLast(5)),
+                pid > 0,
+                kill(pid, 0) != 0, errno == ESRCH
+            else { continue }
+            let path = directory + "/" + name
+            var status = stat()
+            guard unsafe lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { continue }
+            if let address = try? SocketAddress(path: path), address.isRefused { unsafe unlink(path) }
+        }
+    }
+
+    /// The path that the socket is bound to; nil for one without.
+    private var address: String? {
+        if let boundPath { return boundPath }
+        var address = sockaddr_un()
+        var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let result = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                unsafe getsockname(descriptor, __SOCKADDR_ARG(__sockaddr__: $0), &length)
+            }
+        }
+        guard result == 0, address.sun_family == sa_family_t(AF_UNIX) else { return nil }
+        let path = unsafe withUnsafeBytes(of: address.sun_path) { bytes in
+            unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        return path.isEmpty ? nil : path
     }
 
     /// Removes the socket file that ``bind(path:backlog:)`` made.

@@ -6,7 +6,7 @@ import Testing
 @testable import Admission
 
 /// A segment in a directory of its own; each gate on it stands for a responder process.
-private final class Bench {
+final class Bench {
     let directory: URL
     var path: String { directory.path + "/admission" }
 

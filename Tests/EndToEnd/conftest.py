@@ -89,6 +89,8 @@ def service(workspace, some_path):
     settings = {
         "ALLOWED_DIRECTORIES": f"{workspace}:{some_path}", "LOG_LEVEL": "debug", "WORKER_CONCURRENCY": 4, "MAX_SESSIONS_PER_KEY": 100000,
         CANARY_VARIABLE: "canary-of-the-environment",
+        # As a user has it: spares, and conversations that go on in their process.
+        "SPARES": None, "LIVE_MAX": None,
     }
     with Service(**settings) as service:
         yield service

@@ -155,6 +155,8 @@ class Service:
         own = {
             "PORT": self.port, "TLS_PORT": self.tls_port, "RUN_DIR": self.run_dir, "UPSTREAM": "offline",
             "PROXY_API_KEY": KEY, "OFFLINE_UPSTREAM_RECORD": self.record_file, "LOG_FORMAT": "json", "RESPONDERS": 2,
+            # Processes that only wait are the matter of tests of their own: elsewhere each CLI there is has a request.
+            "SPARES": 0, "LIVE_MAX": 0,
         }
         if cli == "fake":
             shutil.copy(FAKE_CLI, self.base / "claude")

@@ -25,6 +25,9 @@ final class FastCGIClient: Sendable {
         var end: [UInt8]? { records.last { $0.kind == Kind.endRequest.rawValue }?.content }
     }
 
+    /// Nobody listens there.
+    struct NotConnected: Error { var errno: Int32 }
+
     let descriptor: CInt
 
     /// Connects to the server's socket.
@@ -44,7 +47,8 @@ final class FastCGIClient: Sendable {
                     descriptor, __CONST_SOCKADDR_ARG(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        try #require(result == 0, "connect: \(errno)")
+        let number = errno
+        guard result == 0 else { throw NotConnected(errno: number) }
     }
 
     deinit { close(descriptor) }

@@ -345,4 +345,85 @@ import Testing
         // Other suites run meanwhile and open a few of their own.
         #expect(eventually { sockets() < before + 100 })
     }
+
+    @Test func `both sockets are served, and by any thread`() throws {
+        let server = try TestServer(threads: 2, hasOwn: true, handler: Self.echo())
+        defer { server.end() }
+        let own = try #require(server.own?.boundPath)
+        for number in 0..<40 {
+            let client = try FastCGIClient(path: number % 2 == 0 ? own : server.path)
+            client.send(FastCGIClient.request(body: Self.body(number)))
+            #expect(client.receive().text.hasSuffix(Self.summary(Self.body(number))))
+        }
+    }
+
+    /// The shared backlog is another responder's to serve; nobody else can serve the own one.
+    @Test func `what waits at the own socket when the server stops is answered, and nothing more comes in`() throws {
+        let release = Mutex(false)
+        let started = Mutex(0)
+        let server = try TestServer(threads: 2, hasOwn: true) { request in
+            started.withLock { $0 += 1 }
+            _ = eventually { release.withLock { $0 } }
+            request.reply("complete")
+        }
+        let own = try #require(server.own?.boundPath)
+        let running = try (0..<2).map { _ in try FastCGIClient(path: server.path) }
+        for client in running { client.send(FastCGIClient.request()) }
+        #expect(eventually { started.withLock { $0 == 2 } })
+        let waiting = try (0..<5).map { _ in try FastCGIClient(path: own) }
+        for client in waiting { client.send(FastCGIClient.request()) }
+        let shared = try FastCGIClient(path: server.path)
+        shared.send(FastCGIClient.request())
+        server.stop()
+        #expect(unsafe access(own, F_OK) != 0)
+        #expect(throws: FastCGIClient.NotConnected.self) { try FastCGIClient(path: own) }
+        #expect(!server.hasEnded)
+        release.withLock { $0 = true }
+        for client in running + waiting { #expect(client.receive().text.hasSuffix("complete")) }
+        server.end()
+        var entry = pollfd(fd: shared.descriptor, events: Int16(POLLIN), revents: 0)
+        _ = unsafe poll(&entry, 1, 0)
+        #expect(started.withLock { $0 } == 7)
+    }
+
+    /// A connection that was let in is answered, whatever the instant at which the server stops.
+    @Test func `no connection to the own socket is lost when the server stops`() throws {
+        for round in 0..<30 {
+            let server = try TestServer(threads: 2, hasOwn: true) { $0.reply("complete") }
+            let own = try #require(server.own?.boundPath)
+            let outcome = Mutex((answered: 0, lost: 0, isRefused: false))
+            Thread {
+                while !outcome.withLock({ $0.isRefused }) {
+                    guard let client = try? FastCGIClient(path: own) else {
+                        outcome.withLock { $0.isRefused = true }
+                        return
+                    }
+                    client.send(FastCGIClient.request())
+                    let isAnswered = client.receive().text.hasSuffix("complete")
+                    outcome.withLock { if isAnswered { $0.answered += 1 } else { $0.lost += 1 } }
+                }
+            }.start()
+            #expect(eventually { outcome.withLock { $0.answered > round } })
+            server.end()
+            #expect(eventually { outcome.withLock { $0.isRefused } })
+            #expect(outcome.withLock { $0.lost } == 0)
+        }
+    }
+
+    @Test func `a hand-over is three header lines, and a request that was handed over is known`() throws {
+        let server = try TestServer { request in
+            guard !request.isHandedOver else { return request.reply("here") }
+            let isSent = request.handOver(to: 4711)
+            #expect(isSent)
+        }
+        defer { server.end() }
+        let first = try server.ask(FastCGIClient.request(body: Self.body(1 << 20)))
+        #expect(first.text == "Status: 200 OK\r\nX-Accel-Redirect: @claude_fcgi\r\nX-Responder: r-4711.sock\r\n\r\n")
+        #expect(first.end == Self.ended)
+        let second = try server.ask(FastCGIClient.request([("CLAUDE_FCGI_HANDED_OVER", "1")]))
+        #expect(second.text.hasSuffix("here"))
+        // What a client can send becomes another name.
+        let forged = try server.ask(FastCGIClient.request([("HTTP_CLAUDE_FCGI_HANDED_OVER", "1")]))
+        #expect(forged.text.contains("X-Responder"))
+    }
 }

@@ -93,4 +93,69 @@ import Testing
         #expect(error == .systemCall(name: "bind", path: path, errno: ENOENT))
         #expect("\(error)".contains(path))
     }
+
+    @Test(arguments: [0o600, 0o660, 0o777] as [mode_t])
+    func `a responder's own socket is named after it and open to whom the shared one is`(_ mode: mode_t) throws {
+        let directory = try TemporaryDirectory()
+        let shared = try ListeningSocket.bind(path: directory.path + "/s")
+        defer { close(shared.descriptor) }
+        unsafe chmod(directory.path + "/s", mode)
+        let own = try ListeningSocket.bindOwn(directory: directory.path, like: shared)
+        defer { close(own.descriptor) }
+        let path = directory.path + "/r-\(getpid()).sock"
+        #expect(own.boundPath == path)
+        var status = stat()
+        #expect(unsafe stat(path, &status) == 0)
+        #expect(status.st_mode & 0o777 == mode & 0o660)
+        #expect(throws: Never.self) { try FastCGIClient(path: path) }
+        own.unlinkIfBound()
+        #expect(!Self.exists(path))
+    }
+
+    /// Only root may give a file to a group that it is not in.
+    @Test(.enabled(if: getuid() == 0))
+    func `a responder's own socket has the shared one's group, by itself or by its directory's`() throws {
+        for inherits in [false, true] {
+            let directory = try TemporaryDirectory()
+            let shared = try ListeningSocket.bind(path: directory.path + "/s")
+            defer { close(shared.descriptor) }
+            #expect(unsafe chown(directory.path + "/s", uid_t.max, 33) == 0)
+            if inherits {
+                #expect(unsafe chown(directory.path, uid_t.max, 33) == 0)
+                #expect(unsafe chmod(directory.path, 0o2755) == 0)
+            }
+            let own = try ListeningSocket.bindOwn(directory: directory.path, like: shared)
+            defer { close(own.descriptor) }
+            var status = stat()
+            #expect(unsafe stat(try #require(own.boundPath), &status) == 0)
+            #expect(status.st_gid == 33)
+        }
+    }
+
+    @Test func `sockets of dead responders are removed, and nothing else`() throws {
+        let directory = try TemporaryDirectory()
+        // Above the most that Linux gives out.
+        let dead = directory.path + "/r-4194399.sock"
+        close(try ListeningSocket.bind(path: dead).descriptor)
+        let living = directory.path + "/r-\(getpid()).sock"
+        close(try ListeningSocket.bind(path: living).descriptor)
+        let listened = directory.path + "/r-4194398.sock"
+        let listener = try ListeningSocket.bind(path: listened)
+        defer { close(listener.descriptor) }
+        let others = ["r-4194397.sock", "r-x.sock", "r-.sock", "r--1.sock", "claude-fcgi.sock", "r-4194396.sock.txt"]
+            .map { "\(directory.path)/\($0)" }
+        for (index, path) in others.enumerated() {
+            // The first bears the name and is no socket.
+            if index == 0 {
+                try "".write(toFile: path, atomically: true, encoding: .utf8)
+            } else {
+                close(try ListeningSocket.bind(path: path).descriptor)
+            }
+        }
+        ListeningSocket.removeStaleOwn(directory: directory.path)
+        #expect(!Self.exists(dead))
+        #expect(Self.exists(living) && Self.exists(listened))
+        #expect(others.map(Self.exists).allSatisfy { $0 })
+        ListeningSocket.removeStaleOwn(directory: "/nonexistent-\(UInt32.random(in: .min ... .max))")
+    }
 }

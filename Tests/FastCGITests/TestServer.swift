@@ -32,15 +32,21 @@ final class TestServer: Sendable {
     let path: String
     private let directory: TemporaryDirectory
     private let listening: ListeningSocket
+    /// A second one, which is the server's own.
+    let own: ListeningSocket?
     private let server: FastCGIServer
     private let ended = Mutex(false)
 
-    init(threads: Int = 2, peerTimeout: Duration = .seconds(5), handler: @escaping FastCGIServer.Handler) throws {
+    init(
+        threads: Int = 2, hasOwn: Bool = false, peerTimeout: Duration = .seconds(5),
+        handler: @escaping FastCGIServer.Handler
+    ) throws {
         directory = try TemporaryDirectory()
         path = directory.path + "/s"
         listening = try ListeningSocket.bind(path: path)
+        own = hasOwn ? try ListeningSocket.bindOwn(directory: directory.path, like: listening) : nil
         server = try FastCGIServer(
-            listener: listening.descriptor, threads: threads, peerTimeout: peerTimeout, handler: handler)
+            listener: listening.descriptor, own: own, threads: threads, peerTimeout: peerTimeout, handler: handler)
         let thread = Thread { [self] in
             try? server.run()
             ended.withLock { $0 = true }
@@ -57,6 +63,7 @@ final class TestServer: Sendable {
         stop()
         #expect(eventually { hasEnded }, "run() did not return")
         close(listening.descriptor)
+        if let own { close(own.descriptor) }
     }
 
     /// Sends a request and reads the reply.

@@ -78,15 +78,18 @@ struct RespondCommand: ParsableCommand {
             throw failure("socket: \(error)")
         }
         defer { listening.unlinkIfBound() }
+        let own = ownSocket(like: listening, settings, logger)
+        defer { own?.unlinkIfBound() }
         let responder = Responder(
             settings: settings, keys: keys, gate: gate, launcher: launcher, models: models, logger: logger)
         let server = try FastCGIServer(
-            listener: listening.descriptor, threads: settings.threadsPerResponder, handler: responder.handle)
+            listener: listening.descriptor, own: own, threads: settings.threadsPerResponder, handler: responder.handle)
         signals.handle {
             logger.info("draining", metadata: [LogKey.reason: "\($0)"])
             SystemdNotification.send("STOPPING=1")
             gate.drain()
             server.stop()
+            responder.drain()
         } reload: {
             do throws(SettingsError) {
                 try keys.reload()
@@ -102,10 +105,27 @@ struct RespondCommand: ParsableCommand {
                 LogKey.threads: .stringConvertible(settings.threadsPerResponder),
             ])
         Reaper.start(gate)
-        responder.startMaintenance()
+        responder.startThreads()
         SystemdNotification.send("READY=1")
         try server.run()
+        responder.drain()
+        launcher.removeOwnDirectories()
         logger.info("responder ended", metadata: [LogKey.responderPID: .stringConvertible(getpid())])
+    }
+
+    /// Where other responders have nginx send what is for this one.
+    ///
+    /// Without it such requests go to whichever responder is free, so the service works and is slower.
+    private func ownSocket(like shared: ListeningSocket, _ settings: Settings, _ logger: Logger) -> ListeningSocket? {
+        ListeningSocket.removeStaleOwn(directory: settings.runDirectory)
+        do throws(ListeningSocketError) {
+            return try .bindOwn(directory: settings.runDirectory, like: shared)
+        } catch {
+            logger.warning(
+                "no socket of its own: a live conversation goes on only where the request happens to arrive",
+                metadata: [LogKey.reason: "\(error)"])
+            return nil
+        }
     }
 
     /// A CLI that is missing or fails may come back, and requests say so until then.

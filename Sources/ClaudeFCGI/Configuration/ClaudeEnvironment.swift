@@ -24,7 +24,8 @@ struct ClaudeEnvironment: Sendable {
         "CLAUDE_EFFORT",
     ]
 
-    private let inherited: [String: String]
+    /// What a CLI gets of the service's environment, and what is set for every one.
+    let inherited: [String: String]
 
     /// From the service's own environment.
     init(service environment: [String: String]) {
@@ -51,6 +52,9 @@ struct ClaudeEnvironment: Sendable {
         }
         inherited = picked
     }
+
+    /// What every CLI has under this name; nil for nothing.
+    func value(_ name: String) -> String? { inherited[name] }
 
     /// One run's environment, as `NAME=value`.
     ///

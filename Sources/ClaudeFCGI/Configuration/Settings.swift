@@ -1,3 +1,4 @@
+import Admission
 import CLinux
 import Dialects
 import Glibc
@@ -54,6 +55,16 @@ struct Settings: Sendable {
     let chatToolsDirectory: String?
     /// Whether chat runs have Claude Code's own system prompt, the caller's behind it.
     let chatUsesClaudeCodePrompt: Bool
+    /// CLI processes that are started before there is a request, over all responders.
+    let spares: Int
+    /// How long one waits before another takes its place.
+    let spareTTL: Duration
+    /// Conversations whose process is kept after an answer, over all responders.
+    let liveMax: Int
+    /// How long one is kept.
+    let liveTTL: Duration
+    /// With less memory left than this no process is kept that only waits.
+    let memoryHeadroomBytes: Int
     /// Whether a session is named after the first words of its first prompt.
     let keepsSessionTitles: Bool
     let defaultModel: String?
@@ -166,6 +177,11 @@ struct Settings: Sendable {
         maxSessionsPerKey = try reader.integer("MAX_SESSIONS_PER_KEY", default: 1000, in: 1...1_000_000)
         sessionCleanupInterval = try reader.milliseconds(
             "SESSION_CLEANUP_INTERVAL_MS", default: 60_000, in: 1000...86_400_000)
+        spares = try reader.integer("SPARES", default: concurrency, in: 0...64)
+        spareTTL = .seconds(try reader.integer("SPARE_TTL", default: 3600, in: 10...86_400))
+        liveMax = try reader.integer("LIVE_MAX", default: 2 * concurrency, in: 0...AdmissionGate.liveCapacity)
+        liveTTL = .seconds(try reader.integer("LIVE_TTL", default: 120, in: 1...3600))
+        memoryHeadroomBytes = try reader.integer("MEMORY_HEADROOM", default: 512, in: 0...1_048_576) << 20
         maxChoices = try reader.integer("MAX_CHOICES", default: 8, in: 1...128)
         self.environment = environment
     }

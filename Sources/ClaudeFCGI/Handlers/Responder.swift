@@ -3,6 +3,7 @@ import Dialects
 import FastCGI
 import Glibc
 import Logging
+import Synchronization
 
 /// Answers requests: one call a request, on its thread.
 final class Responder: Sendable {
@@ -16,6 +17,10 @@ final class Responder: Sendable {
     let sessions: StoredSessions
     let runs: StoredRuns
     let followers: Followers
+    private let spares: SparePool
+    private let live: LivePool
+    /// Held while processes are ended, so that a second call waits for the first.
+    private let draining = Mutex<Void>(())
     private let started = ContinuousClock.now
 
     init(
@@ -33,11 +38,27 @@ final class Responder: Sendable {
         sessions = StoredSessions(state) { gate.isBusy(session: $0) }
         runs = StoredRuns(state)
         followers = Followers(limit: settings.followersPerResponder)
-        pipeline = RunPipeline(settings: settings, gate: gate, launcher: launcher, models: models)
+        spares = SparePool(launcher: launcher, gate: gate, logger: logger)
+        live = LivePool(settings: settings, gate: gate)
+        pipeline = RunPipeline(
+            settings: settings, gate: gate, launcher: launcher, models: models, spares: spares, live: live)
     }
 
-    /// Starts what removes expired sessions.
-    func startMaintenance() { Maintenance.start(sessions.state, sessions, runs) }
+    /// Starts the threads beside those of requests.
+    func startThreads() {
+        Maintenance.start(sessions.state, sessions, runs)
+        spares.start()
+        live.start()
+    }
+
+    /// Ends the processes that only wait.
+    @available(*, noasync, message: "blocks")
+    func drain() {
+        draining.withLock { _ in
+            spares.drain()
+            live.drain()
+        }
+    }
 
     /// Answers one request.
     @Sendable func handle(_ request: inout FastCGIRequest) {
@@ -64,6 +85,7 @@ final class Responder: Sendable {
             log.isAbandoned = true
         }
         request.finish()
+        if log.isHandedOver { return logger.debug("handed over", metadata: [LogKey.requestID: "\(log.requestID)"]) }
         log.status = log.isAbandoned && !reply.hasBegun ? 499 : reply.status
         log.sentBytes = reply.sentBytes
         log.write(to: logger)
@@ -228,6 +250,10 @@ final class Responder: Sendable {
             "queue": [
                 "pending": .integer(counts.waiting), "processing": .integer(counts.running),
                 "concurrency": .integer(limits.concurrency),
+            ],
+            "processes": [
+                "spares": .integer(gate.scoreboard().responders.reduce(0) { $0 + $1.spares }),
+                "live": .integer(gate.liveCount),
             ],
             "sessions": ["total": .integer(sessions.count), "locked": .integer(gate.busySessionCount)],
         ]

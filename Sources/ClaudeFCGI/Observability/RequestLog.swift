@@ -59,6 +59,8 @@ struct RequestLog {
     var attempts = 0
     var routeNumber = Route.names.count - 1
     var isAbandoned = false
+    /// Another responder answers and logs it.
+    var isHandedOver = false
     var ignoredParameters: [String] = []
 
     init(requestID: String) { self.requestID = requestID }

@@ -62,6 +62,9 @@ struct ClaudeLauncher: Sendable {
         environment = ClaudeEnvironment(service: settings.environment)
     }
 
+    /// What tells the installed CLI from another; nil where there is none.
+    var currentIdentity: Files.Identity? { ClaudeLocator.path(settings).flatMap { Files.identity($0) } }
+
     /// Makes the directories that runs need, and removes what runs of dead responders left.
     func prepareDirectories() throws(FileError) {
         for directory in [settings.temporaryDirectory, settings.chatDirectory] { try Files.makeDirectory(directory) }
@@ -72,6 +75,13 @@ struct ClaudeLauncher: Sendable {
                 guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
                 remains(of: name).remove()
             }
+        }
+    }
+
+    /// Removes what is left of this responder's processes; for its end.
+    func removeOwnDirectories() {
+        for directory in [settings.temporaryDirectory, settings.freshDirectory] {
+            for name in Files.names(in: directory) where name.hasPrefix("\(getpid())-") { remains(of: name).remove() }
         }
     }
 

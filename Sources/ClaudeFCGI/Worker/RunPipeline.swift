@@ -34,6 +34,8 @@ struct RunPipeline: Sendable {
     let gate: AdmissionGate
     let launcher: ClaudeLauncher
     let models: ModelCatalogStore
+    let spares: SparePool
+    let live: LivePool
     let rateLimits = RateLimitStore()
 
     /// Runs a request and replies to it.
@@ -56,6 +58,14 @@ struct RunPipeline: Sendable {
             form: form, dialect: route.dialect, requestID: log.requestID, headers: headers,
             choiceCount: runRequests.count, hooks: hooks, started: log.started, heartbeatAfter: settings.heartbeatAfter,
             gate: gate)
+        if runRequests.count == 1, hooks.prepare == nil, !request.isHandedOver,
+            let conversation = live.continued(by: first, model: named, client: client.name),
+            let owner = live.owner(of: conversation)
+        {
+            reply.handOver(to: owner)
+            log.isHandedOver = true
+            return
+        }
         let place = AdmissionRequest(
             client: client.admission, route: UInt32(route.number), model: model ?? "",
             session: hooks.sessionID.map { AdmissionRequest.sessionNumber($0) } ?? 0)
@@ -66,7 +76,7 @@ struct RunPipeline: Sendable {
                 if index == 0 { hooks.began() }
                 let plan = LaunchPlan(
                     runRequest, roots: client.directories(settings), chatDirectory: settings.chatToolsDirectory)
-                try run(plan, named, holding: permit, hooks, &sink, &request, &reply, &log)
+                try run(plan, named, client.name, holding: permit, hooks, &sink, &request, &reply, &log)
                 if sink.error != nil || log.isAbandoned { break }
             }
         } catch {
@@ -112,7 +122,8 @@ struct RunPipeline: Sendable {
     ///
     /// The place is held until the last process has ended: what is counted is CLIs.
     private func run(
-        _ plan: LaunchPlan, _ model: ResolvedModel, holding permit: borrowing AdmissionPermit, _ hooks: RunHooks,
+        _ plan: LaunchPlan, _ model: ResolvedModel, _ client: String, holding permit: borrowing AdmissionPermit,
+        _ hooks: RunHooks,
         _ sink: inout RunSink,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
@@ -123,14 +134,23 @@ struct RunPipeline: Sendable {
         let deadline = started + limit
         var attempts = 0
         var delay = Self.firstRetryDelay
+        var mayHaveWaited = true
         while true {
             sink.beginAttempt()
             var plan = try hooks.prepare?(plan) ?? plan
             plan.retries = settings.retryMaxAttempts - attempts - 1
-            let end: PumpEnd
-            (end, attempts) = try attempt(
-                plan, model, permit, deadline, after: attempts, hooks, &sink, &request, &reply, &log)
+            let worker = try worker(for: plan, model, client, mayHaveWaited: mayHaveWaited, permit)
+            let hadWaited = worker.hasWaited
+            let (end, count) = attempt(
+                worker, plan, model, client, permit, deadline, hooks, &sink, &request, &reply, &log)
             if end == .timedOut { sink.fail(timeoutError(limit)) }
+            // A process that died while it waited says nothing of the request.
+            if hadWaited, sink.error?.kind == .cli, end == .ended, !sink.hasContent, !log.isAbandoned {
+                mayHaveWaited = false
+                continue
+            }
+            mayHaveWaited = false
+            attempts += count
             log.attempts = attempts
             guard let error = sink.error, error.isTransient, !sink.hasContent, !sink.hasActed, !log.isAbandoned,
                 attempts < settings.retryMaxAttempts, ContinuousClock.now + delay < deadline
@@ -151,49 +171,96 @@ struct RunPipeline: Sendable {
         finishReply(&request, &reply, &log)
     }
 
-    /// One CLI process from its start to its end.
+    /// The process that answers: the one that has the conversation, a spare, or a new one.
     ///
-    /// - Returns: How it ended, and how many attempts there were upstream by then.
-    private func attempt(
-        _ plan: LaunchPlan, _ model: ResolvedModel, _ permit: borrowing AdmissionPermit,
-        _ deadline: ContinuousClock.Instant, after attempts: Int, _ hooks: RunHooks, _ sink: inout RunSink,
-        _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
-    ) throws(APIError) -> (PumpEnd, Int) {
+    /// - Parameter mayHaveWaited: False after a process that had waited turned out to be dead.
+    private func worker(
+        for plan: LaunchPlan, _ model: ResolvedModel, _ client: String, mayHaveWaited: Bool,
+        _ permit: borrowing AdmissionPermit
+    ) throws(APIError) -> ClaudeWorker {
         permit.stage.enter(.starting)
-        var process = try launcher.start(plan)
-        log.cliPID = process.child.pid
+        if mayHaveWaited {
+            if let conversation = live.continued(by: plan.request, model: model, client: client),
+                let worker = live.take(conversation)
+            {
+                return worker
+            }
+            if let worker = spares.take(for: plan, model: model) { return worker }
+        }
+        let process = try launcher.start(plan)
+        let conversation = ClaudeConversation(process.request, model: model.name, resolvedModel: model.fullID)
+        return ClaudeWorker(process, conversation)
+    }
+
+    /// One turn of a CLI process.
+    ///
+    /// - Returns: How it ended, and how many attempts it made upstream.
+    private func attempt(
+        _ worker: ClaudeWorker, _ plan: LaunchPlan, _ model: ResolvedModel, _ client: String,
+        _ permit: borrowing AdmissionPermit, _ deadline: ContinuousClock.Instant, _ hooks: RunHooks,
+        _ sink: inout RunSink, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
+    ) -> (PumpEnd, Int) {
+        let pid = worker.process.child.pid
+        log.cliPID = pid
         permit.record(
-            processGroup: process.child.pid, startTime: ProcessIdentity.startTime(of: process.child.pid) ?? 0,
-            runSeconds: process.id.seconds, runCount: process.id.count)
+            processGroup: pid, startTime: ProcessIdentity.startTime(of: pid) ?? 0, runSeconds: worker.process.id.seconds,
+            runCount: worker.process.id.count)
         permit.stage.enter(.running)
-        var conversation = ClaudeConversation(process.request, model: model.name, resolvedModel: model.fullID)
-        var pump = RunPump()
-        let end = pump.run(
-            &conversation, child: &process.child, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
-        gate.countRetries(conversation.retryCount)
+        let beginning = BeginningRequest(spares)
+        sink.beginning = beginning
+        defer { beginning.end() }
+        let kept = KeptConversation()
+        if live.isOn, plan.request.allowsLive, sink.isOnlyChoice {
+            sink.answered = { [live] answer in
+                guard answer.stopReason == .endTurn || answer.stopReason == .toolUse else { return }
+                let turns = plan.request.turns(with: answer)
+                let hash = LivePool.hash(plan.request, model: model, client: client, turns: turns)
+                kept.hash = hash
+                // Before the client has the end of the answer: its next request may come at once.
+                live.expect(hash)
+            }
+        }
+        let retriesBefore = worker.conversation.retryCount
+        let end = worker.run(plan.request, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
+        sink.answered = nil
+        let retries = worker.conversation.retryCount - retriesBefore
+        gate.countRetries(retries)
         permit.stage.enter(.finishing)
-        // At once, before the reply is sent: the CLI would ask the model again within milliseconds. It keeps nothing that
-        // a gentle end would save.
-        if conversation.isCut { process.child.signalGroup(SIGKILL) }
         log.isAbandoned = end == .abandoned
         let isWhole = end == .ended && sink.error == nil
+        let isKept = isWhole && worker.conversation.isContinuable && kept.hash != nil
+        // At once, before the reply is sent: the CLI would ask the model again within milliseconds. It keeps nothing that
+        // a gentle end would save.
+        if worker.conversation.isCut, !isKept { worker.signalGroup(SIGKILL) }
         if isWhole, sink.isLastChoice, !sink.isHolding { finishReply(&request, &reply, &log) }
-        log.cliEnd = endProcess(&process, end, isCut: conversation.isCut).description
+        if let hash = kept.hash {
+            if isKept {
+                // The client's word may have been that it left before it had all.
+                if !log.isAbandoned, live.keep(worker, as: hash) {
+                    log.cliEnd = "kept"
+                    return (end, 1 + retries)
+                }
+                if log.isAbandoned { live.disappoint(hash) }
+            } else {
+                live.disappoint(hash)
+            }
+        }
+        log.cliEnd = endProcess(worker, end).description
         if isWhole, sink.isHolding {
             // The CLI's record is whole now; it is stored before the client has the end of the answer.
             do throws(APIError) {
-                let isKept = try hooks.settle?(sink.answer, process.directory) ?? false
+                let isKept = try hooks.settle?(sink.answer, worker.process.directory) ?? false
                 sink.release(isKept: isKept, request: &request, reply: &reply)
                 finishReply(&request, &reply, &log)
             } catch {
                 sink.fail(error)
             }
         }
-        process.remains.remove(sessionID: sink.sessionID)
-        if sink.error != nil, !pump.errorTail.isEmpty {
-            log.cliErrors = String(decoding: pump.errorTail, as: UTF8.self)
+        worker.process.remains.remove(sessionID: sink.sessionID)
+        if sink.error != nil, !worker.errorTail.isEmpty {
+            log.cliErrors = String(decoding: worker.errorTail, as: UTF8.self)
         }
-        return (end, attempts + 1 + conversation.retryCount)
+        return (end, 1 + retries)
     }
 
     /// Waits while watching the client.
@@ -231,13 +298,17 @@ struct RunPipeline: Sendable {
         request.finish()
     }
 
-    /// - Parameter isCut: The answer is whole, and the CLI would go on asking the model.
-    private func endProcess(_ process: inout ClaudeProcess, _ end: PumpEnd, isCut: Bool) -> ExitStatus {
+    private func endProcess(_ worker: ClaudeWorker, _ end: PumpEnd) -> ExitStatus {
         switch end {
-        case .ended where isCut: process.child.terminate(patience: .zero, grace: .zero)
-        case .ended: process.child.terminate(patience: Self.endPatience, grace: Self.timeoutGrace)
-        case .abandoned: process.child.terminate(patience: .zero, grace: Self.abandonGrace)
-        case .timedOut: process.child.terminate(patience: .zero, grace: Self.timeoutGrace)
+        case .ended where worker.conversation.isCut: worker.end(patience: .zero, grace: .zero)
+        case .ended: worker.end(patience: Self.endPatience, grace: Self.timeoutGrace)
+        case .abandoned: worker.end(patience: .zero, grace: Self.abandonGrace)
+        case .timedOut: worker.end(patience: .zero, grace: Self.timeoutGrace)
         }
     }
+}
+
+/// What the pool was told to expect of a turn.
+private final class KeptConversation {
+    var hash: LiveHash?
 }

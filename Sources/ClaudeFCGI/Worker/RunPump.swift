@@ -36,12 +36,12 @@ protocol PumpDelegate {
 /// One run's poll loop.
 struct RunPump: ~Copyable {
     /// Longer than any line the CLI writes (tool results with images are megabytes), shorter than what would hurt.
-    private static let lineLimitBytes = 16 << 20
+    static let lineLimitBytes = 16 << 20
     private static let errorTailBytes = 2048
     /// How long the CLI may take to report the turn after its answer is whole.
     private static let reportPatience = Duration.seconds(2)
 
-    private var lines = LineBuffer(limitBytes: lineLimitBytes)
+    private var lines: LineBuffer
     private var input: [UInt8] = []
     private var written = 0
     private var chunk = [UInt8](repeating: 0, count: 65536)
@@ -50,20 +50,23 @@ struct RunPump: ~Copyable {
     private var isErrorOpen = true
     private var isAnswered = false
 
-    init() {}
+    /// - Parameter lines: What has been read of the process's output already.
+    init(lines: LineBuffer? = nil) { self.lines = lines ?? LineBuffer(limitBytes: Self.lineLimitBytes) }
 
-    /// Runs the conversation to its end.
+    /// Runs the conversation to its end, or to the end of a turn.
     ///
     /// - Parameters:
+    ///   - opening: The conversation's first actions in the turn.
     ///   - request: Polled for the client's departure; nothing is polled once it is finished.
     ///   - reply: Flushed whenever nginx takes more.
     ///   - delegate: Gets each event in order.
     @available(*, noasync, message: "blocks")
     mutating func run(
-        _ conversation: inout ClaudeConversation, child: inout ChildProcess, request: inout FastCGIRequest,
-        reply: inout ReplyWriter, deadline: ContinuousClock.Instant, delegate: inout some PumpDelegate
+        _ conversation: inout ClaudeConversation, opening: [ClaudeConversation.Action], child: inout ChildProcess,
+        request: inout FastCGIRequest, reply: inout ReplyWriter, deadline: ContinuousClock.Instant, delegate: inout some PumpDelegate
     ) -> PumpEnd {
-        perform(conversation.start(), &request, &reply, &delegate)
+        isAnswered = false
+        perform(opening, &request, &reply, &delegate)
         var deadline = deadline
         while !conversation.isEnded {
             if isAnswered { deadline = min(deadline, .now + Self.reportPatience) }
@@ -105,6 +108,28 @@ struct RunPump: ~Copyable {
             }
         }
         return .ended
+    }
+
+    /// Takes what a process writes that waits for its next turn.
+    ///
+    /// - Returns: False when it can't go on.
+    mutating func readParked(_ conversation: inout ClaudeConversation, _ child: inout ChildProcess) -> Bool {
+        while true {
+            while let line = lines.nextLine() {
+                for action in conversation.receiveParked(lines.bytes, in: line) {
+                    switch action {
+                    case .write(let bytes): input += bytes
+                    case .event: break
+                    case .end: return false
+                    }
+                }
+            }
+            writeInput(&child)
+            let count = unsafe read(child.output, &chunk, chunk.count)
+            if count < 0, errno == EINTR { continue }
+            if count < 0 { return errno == EAGAIN }
+            guard count > 0, (try? lines.append(chunk[..<count])) != nil else { return false }
+        }
     }
 
     private mutating func perform(

@@ -62,6 +62,10 @@ struct RunSink: PumpDelegate {
     private var held: [RunEvent] = []
     /// Whether a tool has run in this attempt: what it did would be done twice.
     private(set) var hasActed = false
+    /// Gets the answer when it is whole, before the client does.
+    var answered: ((Answer) -> Void)?
+    /// The request waits for its first piece.
+    var beginning: BeginningRequest?
     /// Where the operator is shown what the request does.
     var stage: RequestStageCell?
 
@@ -94,6 +98,9 @@ struct RunSink: PumpDelegate {
     /// Turns to the next answer of several.
     mutating func beginChoice() { answers.append(Answer()) }
 
+    /// Whether the request wants one answer.
+    var isOnlyChoice: Bool { choiceCount == 1 }
+
     /// Whether the answer that is being made is the last.
     var isLastChoice: Bool { answers.count == choiceCount }
 
@@ -118,7 +125,9 @@ struct RunSink: PumpDelegate {
     ///
     /// - Returns: False when that failed: the run has.
     private mutating func keep(_ event: RunEvent) -> Bool {
-        guard event == .answered, isLastChoice, let keep = hooks.keep else { return true }
+        guard event == .answered, isLastChoice else { return true }
+        answered?(answers[answers.count - 1])
+        guard let keep = hooks.keep else { return true }
         do throws(APIError) {
             try keep(answers[answers.count - 1])
             return true
@@ -155,11 +164,12 @@ struct RunSink: PumpDelegate {
         if firstByte == nil, event.isContent {
             firstByte = .now
             stage?.enter(.replying)
+            beginning?.end()
         }
         switch form {
         case .stream(var encoder):
             // What a stream has sent need not be kept.
-            if !event.isContent || hooks.keep != nil { answers[answers.count - 1].append(event) }
+            if !event.isContent || hooks.keep != nil || answered != nil { answers[answers.count - 1].append(event) }
             guard keep(event) else { return }
             var out: [UInt8] = []
             encoder.encode(event, into: &out)

@@ -1,0 +1,202 @@
+// CLI processes that are started before there is a request for them.
+//
+// A request takes one that waits; the thread `spares` starts the next, when no request of this responder waits for its first
+// piece, so that a start costs none of them anything. A spare serves one conversation and ends with it.
+
+import Admission
+import CLinux
+import Dialects
+import Glibc
+import Logging
+import Synchronization
+
+/// A request that waits for its first piece: while there is one no spare is started.
+final class BeginningRequest {
+    private let spares: SparePool
+    private var hasEnded = false
+
+    init(_ spares: SparePool) {
+        self.spares = spares
+        spares.requestBegins()
+    }
+
+    deinit { end() }
+
+    /// It has it, or comes to nothing.
+    func end() {
+        if hasEnded { return }
+        hasEnded = true
+        spares.requestHasBegun()
+    }
+}
+
+/// A responder's spares.
+final class SparePool: Sendable {
+    /// Longer than a start and a warming take on a busy machine.
+    private static let patience = Duration.seconds(30)
+    /// How long a refill waits at most for requests to have their first piece.
+    private static let longestDelay = Duration.seconds(2)
+    private static let backOffs = Duration.seconds(1)...Duration.seconds(60)
+    private static let lookInterval = Duration.seconds(1)
+
+    private struct State {
+        var spares: [SpareProcess] = []
+        var isDraining = false
+    }
+
+    private let launcher: ClaudeLauncher
+    private let gate: AdmissionGate
+    private let proof: SpareProof
+    private let logger: Logger
+    private let state = Mutex(State())
+    private let wake = clinux_eventfd()
+    /// Requests that wait for their first piece.
+    private let beginning = Atomic<Int>(0)
+
+    private var settings: Settings { launcher.settings }
+
+    init(launcher: ClaudeLauncher, gate: AdmissionGate, logger: Logger) {
+        self.launcher = launcher
+        self.gate = gate
+        self.logger = logger
+        proof = SpareProof(launcher: launcher, logger: logger)
+    }
+
+    /// Takes a spare for a request, and has another one started.
+    ///
+    /// - Returns: Nil when none fits: the request starts a process of its own.
+    func take(for plan: LaunchPlan, model: ResolvedModel) -> ClaudeWorker? {
+        guard settings.spares > 0, plan.directory == .chat, plan.record == .none,
+            let identity = launcher.currentIdentity
+        else { return nil }
+        defer { signal() }
+        while true {
+            let spare = state.withLock { state -> SpareProcess? in
+                // A warm one has been told what only the first line can say.
+                let index = state.spares.firstIndex { !$0.isWarm || plan.request.fitsWarmProcess }
+                return index.map { state.spares.remove(at: $0) }
+            }
+            guard let spare else { return nil }
+            report()
+            if spare.identity == identity, !spare.hasExited { return spare.worker(for: plan, model: model) }
+            // Not on this thread: a request waits.
+            BackgroundThread.start("spare-end") { spare.discard() }
+        }
+    }
+
+    /// A request waits for its first piece.
+    func requestBegins() { beginning.add(1, ordering: .relaxed) }
+
+    /// It has it, or has ended.
+    func requestHasBegun() {
+        if beginning.subtract(1, ordering: .relaxed).newValue == 0 { signal() }
+    }
+
+    /// Ends all spares, and starts none any more.
+    @available(*, noasync, message: "blocks")
+    func drain() {
+        let spares = state.withLock { state in
+            state.isDraining = true
+            defer { state.spares = [] }
+            return state.spares
+        }
+        spares.forEach { $0.discard() }
+    }
+
+    private func signal() {
+        var one: UInt64 = 1
+        _ = unsafe write(wake, &one, 8)
+    }
+
+    private func report() { gate.setSpares(state.withLock { $0.spares.count }) }
+
+    // MARK: The thread
+
+    /// Starts the thread that keeps the pool full; it ends with the process.
+    func start() {
+        guard settings.spares > 0 else { return }
+        BackgroundThread.start("spares") { [self] in
+            var backOff = Self.backOffs.lowerBound
+            while true {
+                removeUnfit()
+                if isWanted {
+                    waitForRequests()
+                    if refill() {
+                        backOff = Self.backOffs.lowerBound
+                        continue
+                    }
+                    // Who takes a spare does not cut this short.
+                    usleep(UInt32(backOff.milliseconds * 1000))
+                    backOff = min(backOff * 2, Self.backOffs.upperBound)
+                    continue
+                }
+                var entry = pollfd(fd: wake, events: Int16(POLLIN), revents: 0)
+                if unsafe poll(&entry, 1, Self.lookInterval.pollMilliseconds) > 0 {
+                    var value: UInt64 = 0
+                    _ = unsafe read(wake, &value, 8)
+                }
+            }
+        }
+    }
+
+    /// Starts one.
+    ///
+    /// - Returns: False when that failed.
+    private func refill() -> Bool {
+        guard let identity = launcher.currentIdentity else { return false }
+        let isWarm = proof.isProved(identity)
+        do throws(SpareFailure) {
+            let spare = try launcher.startSpare(isWarm: isWarm, patience: Self.patience)
+            let isKept = state.withLock { state in
+                guard !state.isDraining else { return false }
+                state.spares.append(spare)
+                return true
+            }
+            if !isKept { spare.discard() }
+            report()
+            return true
+        } catch {
+            logger.warning("a spare could not be started", metadata: [LogKey.errorCause: "\(error.cause)"])
+            return false
+        }
+    }
+
+    private var isWanted: Bool {
+        let count = state.withLock { $0.isDraining ? Int.max : $0.spares.count }
+        return count < share && !IdleMemory.isShort(settings)
+    }
+
+    /// This responder's part of SPARES: all are shared out, none twice.
+    private var share: Int {
+        let pids = gate.scoreboard().responders.map(\.pid).sorted()
+        guard let rank = pids.firstIndex(of: getpid()) else { return 0 }
+        return settings.spares / pids.count + (rank < settings.spares % pids.count ? 1 : 0)
+    }
+
+    private func waitForRequests() {
+        let end = ContinuousClock.now + Self.longestDelay
+        while beginning.load(ordering: .relaxed) > 0, ContinuousClock.now < end { usleep(10_000) }
+    }
+
+    /// Ends spares that are old, dead, of another CLI file, or more than there may be or the memory allows.
+    private func removeUnfit() {
+        let identity = launcher.currentIdentity
+        let limit = IdleMemory.isShort(settings) ? 0 : share
+        let now = ContinuousClock.now
+        let unfit = state.withLock { state in
+            var kept: [SpareProcess] = []
+            var unfit: [SpareProcess] = []
+            for spare in state.spares {
+                let isFit =
+                    kept.count < limit && spare.identity == identity && now - spare.started < settings.spareTTL
+                    && !spare.hasExited
+                if isFit { kept.append(spare) } else { unfit.append(spare) }
+            }
+            state.spares = kept
+            return unfit
+        }
+        if unfit.isEmpty { return }
+        report()
+        unfit.forEach { $0.discard() }
+    }
+}

@@ -1,0 +1,162 @@
+import Dialects
+import Glibc
+import ProcessControl
+
+/// Why no spare could be had; for the log and for `claude-fcgi check`.
+struct SpareFailure: Error {
+    let cause: String
+}
+
+/// A CLI process that waits for its first request.
+///
+/// `@unchecked Sendable`: as ``ClaudeWorker``, it has one owner at a time.
+final class SpareProcess: @unchecked Sendable {
+    /// Whether it has a turn behind it that was taken back.
+    let isWarm: Bool
+    /// The CLI file that it runs.
+    let identity: Files.Identity
+    let started = ContinuousClock.now
+    private let defaultModel: String?
+    private var process: ClaudeProcess?
+    private var lines: LineBuffer
+
+    init(
+        _ process: consuming ClaudeProcess, _ lines: LineBuffer, isWarm: Bool, identity: Files.Identity,
+        defaultModel: String?
+    ) {
+        self.isWarm = isWarm
+        self.identity = identity
+        self.defaultModel = defaultModel
+        self.process = consume process
+        self.lines = lines
+    }
+
+    /// Whether the process has ended, or is with a request.
+    var hasExited: Bool {
+        // In place: what is not copyable can't be bound.
+        process?.child.hasExited ?? true
+    }
+
+    /// Hands the process to a request.
+    ///
+    /// - Returns: Nil when that has been done.
+    func worker(for plan: LaunchPlan, model: ResolvedModel) -> ClaudeWorker? {
+        guard let process = process.take() else { return nil }
+        let conversation = ClaudeConversation(
+            plan.request, model: model.name, resolvedModel: model.fullID,
+            entry: isWarm ? .warm(defaultModel: defaultModel) : .cold)
+        return ClaudeWorker(process, conversation, lines: lines)
+    }
+
+    /// Ends the process, with all that it has left.
+    @available(*, noasync, message: "blocks")
+    func discard() {
+        guard var process = process.take() else { return }
+        _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
+        process.remains.remove()
+    }
+}
+
+extension ClaudeLauncher {
+    /// Starts a spare, and warms it where that is wanted.
+    @available(*, noasync, message: "blocks until the spare is ready")
+    func startSpare(isWarm: Bool, patience: Duration) throws(SpareFailure) -> SpareProcess {
+        guard let path = ClaudeLocator.path(settings), let identity = Files.identity(path) else {
+            throw SpareFailure(cause: "there is no CLI")
+        }
+        var plan = LaunchPlan(RunRequest(turns: []), roots: [])
+        plan.retries = settings.retryMaxAttempts - 1
+        var process: ClaudeProcess
+        do throws(APIError) {
+            process = try start(plan)
+        } catch {
+            throw SpareFailure(cause: error.cause ?? error.message)
+        }
+        var lines = LineBuffer(limitBytes: RunPump.lineLimitBytes)
+        if isWarm {
+            do throws(SpareFailure) {
+                try warm(&process, &lines, retries: plan.retries, patience: patience)
+            } catch {
+                _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
+                process.remains.remove()
+                throw error
+            }
+        }
+        return SpareProcess(
+            process, lines, isWarm: isWarm, identity: identity, defaultModel: environment.value("ANTHROPIC_MODEL"))
+    }
+
+    /// Makes a process ready that has just been started.
+    func warm(
+        _ process: inout ClaudeProcess, _ lines: inout LineBuffer, retries: Int, patience: Duration
+    ) throws(SpareFailure) {
+        var warmup = ClaudeWarmup(baseURL: environment.value("ANTHROPIC_BASE_URL"), retries: String(retries))
+        let isDone = ClaudeDialogue.run(
+            &process.child, &lines, opening: warmup.start(), deadline: .now + patience
+        ) { bytes, range in
+            (warmup.receive(bytes, in: range), warmup.isReady)
+        }
+        guard isDone, warmup.isReady else {
+            throw SpareFailure(cause: warmup.failure ?? "it was not ready within \(Int(patience.components.seconds)) s")
+        }
+    }
+}
+
+/// A short exchange with a CLI process where there is no client to watch.
+enum ClaudeDialogue {
+    /// Writes and reads until the exchange is over.
+    ///
+    /// - Parameter receive: Takes a line; says what is to be written, and whether that was all.
+    /// - Returns: False when the process or the time ended first, or the exchange asked for the end.
+    @available(*, noasync, message: "blocks")
+    static func run(
+        _ child: inout ChildProcess, _ lines: inout LineBuffer, opening: [ClaudeConversation.Action],
+        deadline: ContinuousClock.Instant,
+        receive: ([UInt8], Range<Int>) -> ([ClaudeConversation.Action], isOver: Bool)
+    ) -> Bool {
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        guard write(opening, child, deadline) else { return false }
+        while true {
+            while let range = lines.nextLine() {
+                let (actions, isOver) = receive(lines.bytes, range)
+                guard write(actions, child, deadline) else { return false }
+                if isOver { return true }
+            }
+            var entry = pollfd(fd: child.output, events: Int16(POLLIN), revents: 0)
+            let left = deadline - .now
+            guard left > .zero else { return false }
+            let ready = unsafe poll(&entry, 1, left.pollMilliseconds)
+            if ready < 0, errno == EINTR { continue }
+            guard ready > 0 else { return false }
+            let count = unsafe read(child.output, &chunk, chunk.count)
+            if count < 0, errno == EAGAIN || errno == EINTR { continue }
+            guard count > 0, (try? lines.append(chunk[..<count])) != nil else { return false }
+        }
+    }
+
+    private static func write(
+        _ actions: [ClaudeConversation.Action], _ child: borrowing ChildProcess, _ deadline: ContinuousClock.Instant
+    ) -> Bool {
+        for action in actions {
+            switch action {
+            case .event: break
+            case .end: return false
+            case .write(let bytes):
+                var left = bytes[...]
+                while !left.isEmpty {
+                    let count = unsafe left.withUnsafeBytes { unsafe Glibc.write(child.input, $0.baseAddress, $0.count) }
+                    if count > 0 {
+                        left = left.dropFirst(count)
+                    } else if errno == EAGAIN {
+                        var entry = pollfd(fd: child.input, events: Int16(POLLOUT), revents: 0)
+                        let time = deadline - .now
+                        guard time > .zero, unsafe poll(&entry, 1, time.pollMilliseconds) != 0 else { return false }
+                    } else if errno != EINTR {
+                        return false
+                    }
+                }
+            }
+        }
+        return true
+    }
+}
