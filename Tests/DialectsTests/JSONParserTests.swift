@@ -88,7 +88,8 @@ import Testing
     @Test(
         arguments: [
             ("3", 3), ("3.0", 3), ("3e2", 300), ("-0", 0), ("9223372036854775807", Int.max), ("3.5", nil),
-            ("9223372036854775808", nil), ("1e400", nil), ("\"3\"", nil), ("true", nil), ("null", nil),
+            ("9223372036854775808", nil), ("-9223372036854775809", nil), ("1e400", nil), ("\"3\"", nil), ("true", nil),
+            ("null", nil),
         ] as [(String, Int?)])
     func `a whole number's value`(_ text: String, _ expected: Int?) throws {
         #expect(try json(text).intValue == expected)

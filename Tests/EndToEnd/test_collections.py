@@ -32,7 +32,7 @@ def test_the_insomnia_collection_has_the_seeds_folders():
     identities = [resource["_id"] for resource in document["resources"]]
     assert len(identities) == len(set(identities))
     folders = {resource["name"] for resource in document["resources"] if resource["_type"] == "request_group"}
-    for name in ("Health", "Custom", "OpenAI", "Anthropic"):
+    for name in ("Health", "Custom", "Sessions", "Background runs", "OpenAI", "Anthropic"):
         assert any(name.lower() in folder.lower() for folder in folders), folders
     environment = next(resource for resource in document["resources"] if resource["_type"] == "environment")
     assert environment["data"].keys() >= {"base_url", "api_key"}
@@ -44,10 +44,9 @@ def test_the_insomnia_collection_has_the_seeds_folders():
 @pytest.mark.parametrize("request_", insomnia_requests(), ids=lambda request: request["name"])
 def test_each_insomnia_request_works(service, request_):
     variables = next(resource["data"] for resource in insomnia_resources() if resource["_type"] == "environment")
-    variables = {**variables, "base_url": service.url, "api_key": service.key}
 
     def filled(text):
-        return re.sub(r"\{\{\s*(?:_\.)?(\w+)\s*\}\}", lambda match: str(variables[match[1]]), text)
+        return re.sub(r"\{\{\s*(?:_\.)?(\w+)\s*\}\}", lambda match: value(service, match[1], variables), text)
 
     headers = {header["name"]: filled(header["value"]) for header in request_.get("headers", []) if not header.get("disabled")}
     authentication = request_.get("authentication") or {}
@@ -55,6 +54,22 @@ def test_each_insomnia_request_works(service, request_):
         headers["Authorization"] = "Bearer " + filled(authentication["token"])
     body = filled((request_.get("body") or {}).get("text", ""))
     check(service, request_["method"], filled(request_["url"]), headers, body)
+
+
+def value(service, name, variables):
+    """What a user puts in for a variable: the key, the address, and ids out of replies."""
+    assert name in variables, name
+    if name == "api_key":
+        return service.key
+    if name == "base_url":
+        return service.url
+    if name == "session_id":
+        return service.post("/api/run", {"prompt": "Hello!"}).json()["sessionId"]
+    if name == "chat_session_id":
+        body = {"store": True, "messages": [{"role": "user", "content": "Hello!"}]}
+        return service.post("/v1/chat/completions", body).json()["session_id"]
+    assert name == "run_id", name
+    return service.post("/api/run", {"prompt": "Hello!", "background": True}).json()["id"]
 
 
 def http_requests():
@@ -87,16 +102,7 @@ def test_each_request_of_the_http_file_works(service, entry):
     _, method, address, headers, body, variables = entry
 
     def filled(text):
-        def value(match):
-            name = match[1]
-            if "key" in name.lower():
-                return service.key
-            if re.search("url|host|base", name.lower()):
-                return service.url
-            return variables[name]
-
-        text = re.sub(r"\{\{\s*(?:\$\w+\s+)?(\w+)\s*\}\}", value, text)
-        return text
+        return re.sub(r"\{\{\s*(?:\$\w+\s+)?(\w+)\s*\}\}", lambda match: value(service, match[1], variables), text)
 
     address = filled(address).replace("http://localhost:6789", service.url).replace("https://localhost:6790", service.url)
     check(service, method, address, {name: filled(value) for name, value in headers.items()}, filled(body))
@@ -110,6 +116,6 @@ def check(service, method, address, headers, body):
         json.loads(body)
     with service.client(headers={}) as client:
         answer = client.request(method, address, headers=headers, content=body or None)
-    assert answer.status_code == 200, f"{method} {address}: {answer.status_code} {answer.text}"
-    if '"stream": true' in body:
-        assert "[DONE]" in answer.text or "message_stop" in answer.text
+    assert answer.status_code == (202 if '"background": true' in body else 200), f"{method} {address}: {answer.status_code} {answer.text}"
+    if '"stream": true' in body or address.endswith("/events"):
+        assert any(word in answer.text for word in ("[DONE]", "message_stop", "event: result"))

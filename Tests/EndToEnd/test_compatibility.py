@@ -76,7 +76,7 @@ VALUES = {
     "frequency_penalty": 0.5, "logit_bias": {"50256": -100}, "metadata": {"a": "b"}, "moderation": {"model": "omni-moderation-latest"},
     "prediction": {"type": "content", "content": "x"}, "presence_penalty": 0.5, "prompt_cache_key": "k",
     "prompt_cache_options": {"mode": "implicit"}, "prompt_cache_retention": "24h", "safety_identifier": "s", "seed": 7,
-    "service_tier": "auto", "store": True, "temperature": 0.5, "top_logprobs": 3, "top_p": 0.5, "user": "me", "verbosity": "low",
+    "service_tier": "auto", "temperature": 0.5, "top_logprobs": 3, "top_p": 0.5, "user": "me", "verbosity": "low",
     "context_management": [{"type": "compaction", "compact_threshold": 9000}], "max_tool_calls": 3, "truncation": "auto",
     "cache_control": {"type": "ephemeral"}, "diagnostics": {"previous_message_id": "msg_1"}, "inference_geo": "eu", "speed": "standard",
     "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "billing_policy": {"type": "billing_policy"},
@@ -208,7 +208,7 @@ HONOURED = {
          "stream_options": {"include_usage": True, "include_obfuscation": False}, "tools": [function("weather")], "tool_choice": "auto",
          "parallel_tool_calls": False, "response_format": {"type": "text"}, "reasoning_effort": "low"},
         {"functions": [function("weather")["function"]], "function_call": "none", "logprobs": False, "modalities": ["text"]},
-        {"include_reasoning": True}, {"reasoning": {"effort": "low"}}, {"thinking": {"type": "enabled"}},
+        {"store": True}, {"session_id": CHAT}, {"include_reasoning": True}, {"reasoning": {"effort": "low"}}, {"thinking": {"type": "enabled"}},
     ],
     LEGACY: [
         {"echo": True, "max_tokens": 99, "n": 2, "stop": "x", "stream": True, "stream_options": {"include_usage": True}, "best_of": 2},
@@ -223,7 +223,7 @@ HONOURED = {
         {"output_config": {"effort": "low"}, "stop_sequences": ["x"], "stream": True, "system": "Be brief.", "tool_choice": {"type": "auto"},
          "thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 4096, "tools": [tool("weather")]},
         {"temperature": 0.5, "top_p": 0.5, "top_k": 5},
-        {"output_format": {"type": "json_schema", "schema": SCHEMA}, "messages": [user('[[json={"name": "Ann"}]]')]},
+        {"output_format": {"type": "json_schema", "schema": SCHEMA}, "messages": [user('[[json={"name": "Ann"}]]')]}, {"session_id": MESSAGES},
     ],
     BETA: [],
     COUNT: [
@@ -239,9 +239,14 @@ def test_what_is_honoured_is_neither_refused_nor_named(service, path):
     sent = {*BODIES[path], *(name for more in HONOURED[path] for name in more)}
     assert set(rows(path, "honoured")) - SEPARATELY <= sent
     for more in HONOURED[path]:
+        if "session_id" in more:
+            first = service.post(path, BODIES[path], headers={**service.authorization, "X-Session-Id": "new"})
+            more = {"session_id": first.headers["x-session-id"]}
         answer = service.post(path_of(path), {**BODIES[path], **more})
         assert answer.status_code == 200, (more, answer.text)
         assert not ignored(answer), more
+        if {"store", "session_id"} & more.keys() and path != RESPONSES:
+            assert answer.headers["x-session-id"] == more.get("session_id", answer.headers["x-session-id"])
 
 
 def test_the_table_of_what_other_clients_send_is_tried_too():

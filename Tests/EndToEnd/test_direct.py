@@ -1,42 +1,20 @@
 """`POST /api/run`: Claude Code with tools, in a directory."""
 
-import json
-import re
+from pathlib import Path
 
 import pytest
 
 from dialects import DIRECT
-from test_conversations import texts
-
-UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-
-
-def tool(name, **input):
-    return f"[[tool={name} {json.dumps(input)}]]"
+from direct import UUID, bash, check_reply, delete, run, tool, tool_results
+from service import Service, until
 
 
-def run(service, prompt, **extra):
-    answer = service.post(DIRECT.path, DIRECT.body(prompt, **extra))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def tool_results(service, mark):
-    """What the model was told of its tool calls."""
-    blocks = [
-        block for message in service.recorded(mark)[-1]["body"]["messages"] if isinstance(message["content"], list)
-        for block in message["content"]]
-    results = [block for block in blocks if block["type"] == "tool_result"]
-    assert results, "no tool result reached the model"
-    return "\n".join("\n".join(texts(block["content"])) if block.get("content") else "" for block in results)
-
-
-def test_a_reply_has_the_fields_of_the_node_proxy(service):
+def test_a_reply_has_the_fields_of_the_node_proxy_and_more(service):
     answer = run(service, "[[say=done]]")
-    assert set(answer) == {"id", "result", "sessionId", "durationMs"}
-    assert re.fullmatch(UUID, answer["id"]) and re.fullmatch(UUID, answer["sessionId"])
+    assert UUID.fullmatch(answer["id"]) and UUID.fullmatch(answer["sessionId"])
     assert answer["result"] == "done"
     assert isinstance(answer["durationMs"], int) and 0 < answer["durationMs"] < 60000
+    check_reply(answer)
 
 
 def test_the_result_is_the_last_message(service, directory, mark):
@@ -105,24 +83,33 @@ def test_a_named_read_reads_its_directory_only(service, workspace, directory, ma
     assert "content of" not in tool_results(service, f"{mark}-{outside.name}")
 
 
-def test_a_run_without_a_directory_has_a_fresh_one_that_goes_with_it(service, mark):
-    run(service, f"{mark} {tool('Bash', command='pwd; ls -A; touch left-behind; mkdir -p a/b; chmod 0 a', description='x')}", allowedTools=["Bash"])
-    place = tool_results(service, mark).strip().splitlines()[0]
-    assert place.startswith(str(service.run_dir)), place
-    assert len(tool_results(service, mark).strip().splitlines()) == 1, "it was not empty"
-    from pathlib import Path
+LITTER = bash("pwd; ls -A; touch left-behind; mkdir -p a/b; chmod 0 a")
 
-    from service import until
 
-    until(lambda: not Path(place).exists(), 5, "the removal of the fresh directory")
+def test_an_ephemeral_run_without_a_directory_has_a_fresh_one_that_goes_with_it(service, mark):
+    answer = run(service, f"{mark} {LITTER}", allowedTools=["Bash"], ephemeral=True)
+    assert answer["sessionId"] is None
+    lines = tool_results(service, mark).strip().splitlines()
+    assert lines[0].startswith(str(service.state_dir)) and lines == [answer["workingDirectory"]], "it was not empty"
+    until(lambda: not Path(lines[0]).exists(), 5, "the removal of the fresh directory")
     assert service.temporary() == []
 
 
-def test_two_runs_do_not_share_a_fresh_directory(service, mark):
-    command = tool("Bash", command="pwd", description="x")
+def test_a_session_without_a_directory_has_one_that_goes_with_it(service, mark):
+    answer = run(service, f"{mark} {LITTER}", allowedTools=["Bash"])
+    lines = tool_results(service, mark).strip().splitlines()
+    assert lines[0].startswith(str(service.state_dir)) and lines == [answer["workingDirectory"]], "it was not empty"
+    assert (Path(lines[0]) / "left-behind").exists()
+    assert delete(service, answer["sessionId"]).status_code == 200
+    assert not Path(lines[0]).exists()
+    assert service.temporary() == []
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+def test_two_runs_do_not_share_a_fresh_directory(service, mark, ephemeral):
     places = set()
     for number in range(2):
-        run(service, f"{mark}-{number} {command}", allowedTools=["Bash"])
+        run(service, f"{mark}-{number} {bash('pwd')}", allowedTools=["Bash"], ephemeral=ephemeral)
         places.add(tool_results(service, f"{mark}-{number}"))
     assert len(places) == 2
 
@@ -132,10 +119,10 @@ def test_a_run_leaves_nothing_in_its_directory(service, directory):
     assert list(directory.iterdir()) == []
 
 
-def test_without_allowed_directories_none_may_be_named(tmp_path):
-    from service import Service
-
+def test_without_allowed_directories_only_the_workspace_may_be_named(tmp_path):
     with Service(cli="fake", RESPONDERS=1) as service:
         answer = service.post(DIRECT.path, DIRECT.body("hi", workingDirectory=str(tmp_path)))
-        assert answer.status_code == 403 and "ALLOWED_DIRECTORIES" in answer.json()["error"]["message"]
+        place = (service.state_dir / "workspace").resolve()
+        assert answer.status_code == 403 and str(place) in answer.json()["error"]["message"]
+        assert run(service, "hi", workingDirectory=str(place))["workingDirectory"] == str(place)
         assert service.post(DIRECT.path, DIRECT.body("hi")).status_code == 200

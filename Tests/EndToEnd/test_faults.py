@@ -45,10 +45,8 @@ def works_again(service):
     ("line 20", (500, 502)), ("old", (500,)),
 ])
 def test_a_broken_cli_gives_a_clear_error(fake, dialect, stream, mode, status):
-    if stream and dialect is DIRECT:
-        stream = False
     fake.mode(mode)
-    answer = fake.post(dialect.path, dialect.body("hi") if dialect is DIRECT else dialect.body("hi", stream=stream))
+    answer = fake.post(dialect.path, dialect.body("hi", stream=stream))
     assert answer.status_code in status, f"{answer.status_code}: {answer.text}"
     message = check_error(dialect, answer.json())
     assert "CLI" in message or "Claude Code" in message
@@ -112,7 +110,7 @@ def test_a_cli_that_stalls_is_ended_with_all_its_processes(fake, mode):
         answer = fake.post(dialect.path, dialect.body("hi", **({"stream": True} if stream else {})))
         return dialect, answer, time.monotonic() - began
 
-    cases = [(OPENAI, False), (OPENAI, True), (ANTHROPIC, False), (ANTHROPIC, True), (DIRECT, False)]
+    cases = [(OPENAI, False), (OPENAI, True), (ANTHROPIC, False), (ANTHROPIC, True), (DIRECT, False), (DIRECT, True)]
     with ThreadPoolExecutor(len(cases)) as pool:
         for dialect, answer, took in pool.map(ask, cases):
             assert answer.status_code == 504, answer.text
@@ -198,8 +196,6 @@ def measured(service, pid, connection, record_property):
 @pytest.mark.parametrize("dialect", ALL, ids=str)
 @pytest.mark.parametrize("kind", ["stream, in the middle", "stream, before the first byte", "whole"])
 def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, record_property):
-    if dialect is DIRECT:
-        kind = "whole"
     service.no_cli()
     text = f"{mark} [[stall=3]]" if "middle" in kind else f"{mark} [[first_ms=60000]] [[say=late]]"
     connection = service.connect(dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))

@@ -6,6 +6,7 @@ call has its result behind it) is put right in the good ones, so that each of th
 
 import copy
 import re
+import uuid
 from collections import Counter
 
 import jsonschema_rs
@@ -18,12 +19,14 @@ from schemathesis import GenerationMode
 from schemathesis.core.failures import FailureGroup
 
 from dialects import events_of
+from direct import bash, numbered_events
 from service import CHECKOUT, Service
 
 DOCUMENT = yaml.safe_load((CHECKOUT / "docs/openapi.yaml").read_text())
 METHODS = {"get", "post", "delete", "put", "patch", "options", "trace", "head"}
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PDF = "JVBERi0xLjQK"
+RUN_LIMIT_MS = 20000
 # Good and bad requests of each operation with a body, and of each other.
 COUNTS = {True: {GenerationMode.POSITIVE: 40, GenerationMode.NEGATIVE: 60}, False: {GenerationMode.POSITIVE: 12, GenerationMode.NEGATIVE: 20}}
 
@@ -88,7 +91,8 @@ LOCKED = [label for label, operation in OPERATIONS.items() if operation.definiti
 @pytest.fixture(scope="module")
 def talker(workspace):
     """The service with the fake CLI, and more time than the tests of time-outs give it."""
-    with Service(cli="fake", REQUEST_TIMEOUT_MS=20000, WORKER_CONCURRENCY=10, ALLOWED_DIRECTORIES=workspace) as service:
+    settings = {"ALLOWED_DIRECTORIES": workspace, "ALLOW_MCP_SERVERS": "true", "MAX_SESSIONS_PER_KEY": 100000}
+    with Service(cli="fake", REQUEST_TIMEOUT_MS=RUN_LIMIT_MS, WORKER_CONCURRENCY=10, **settings) as service:
         yield service
 
 
@@ -125,11 +129,14 @@ def test_generated_requests(talker, session, workspace, label, mode):
         elif label == "GET /v1/models":
             # The page's parameters are read only for Anthropic's clients.
             case.headers["anthropic-version"] = "2023-06-01"
+        elif label == "GET /api/runs/{run_id}/events" and str((case.query or {}).get("after", "x")).isdigit():
+            # A good one counts before a bad header.
+            del case.query["after"]
         answer = case.call(base_url=talker.url, headers=talker.authorization, session=session)
         counts[answer.status_code] += 1
         case.validate_response(answer, headers=talker.authorization)
         check_stream(answer)
-        assert not is_good or answer.status_code == 200, f"{answer.status_code} {answer.text}\n{case.as_curl_command()}"
+        assert not is_good or answer.status_code in (200, 202), f"{answer.status_code} {answer.text}\n{case.as_curl_command()}"
 
     ask()
     print(f"{label} {mode.value}: {dict(counts)}")
@@ -141,7 +148,7 @@ def check_stream(answer):
         return
     name, data = events_of(answer.content.decode())[-1]
     kind = name or (data if isinstance(data, str) else "")
-    assert kind in ("[DONE]", "message_stop", "response.completed", "response.incomplete"), f"{answer.request.body}\n{answer.text}"
+    assert kind in ("[DONE]", "message_stop", "response.completed", "response.incomplete", "result"), f"{answer.request.body}\n{answer.text}"
 
 
 # ---- what the file can't say ------------------------------------------------------------------------------------------------------
@@ -153,6 +160,15 @@ def repair(case, service, workspace):
     if "response_id" in parameters:
         body = {"input": "hi", "background": True} if case.path.endswith("/cancel") else {"input": "hi"}
         parameters["response_id"] = service.post("/v1/responses", body).json()["id"]
+    if "run_id" in parameters:
+        parameters["run_id"] = service.post("/api/run", {"prompt": "hi", "background": True}).json()["id"]
+    if case.path.endswith("/events"):
+        # Behind an event that is there: nothing would come from behind the last one.
+        for place, name in ((case.query, "after"), (case.headers, "Last-Event-ID")):
+            if name in (place or {}):
+                place[name] = str(min(int(place[name]), 1))
+    if "session_id" in parameters:
+        parameters["session_id"] = session_of(service, "/api/run")
     body = case.body
     if not isinstance(body, dict):
         return
@@ -170,8 +186,46 @@ def repair(case, service, workspace):
         responses(body, service)
     elif path.startswith("/v1/messages"):
         messages(body)
-    elif body.get("workingDirectory"):
-        body["workingDirectory"] = str(workspace)
+    else:
+        run(body, service, str(workspace))
+    if path in ("/v1/chat/completions", "/v1/messages"):
+        if body.get("session_id"):
+            body["session_id"] = session_of(service, path)
+        if case.headers.get("X-Session-Id") not in (None, "", "new"):
+            case.headers["X-Session-Id"] = session_of(service, path)
+        if body.get("session_id") or body.get("store") or case.headers.get("X-Session-Id"):
+            body["n"] = None
+
+
+def session_of(service, path):
+    """A session that the API of this path has begun."""
+    bodies = {
+        "/api/run": {"prompt": "hi"}, "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
+        "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}}
+    answer = service.post(path, bodies[path], headers={**service.authorization, "X-Session-Id": "new"})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-session-id"]
+
+
+def run(body, service, directory):
+    """Directories that are there, sessions that are there, and nothing that excludes something else."""
+    if body.get("workingDirectory"):
+        body["workingDirectory"] = directory
+    body["addDirs"] = [directory for _ in body.get("addDirs") or []]
+    if body.get("sessionId") is not None or body.get("fork"):
+        body["sessionId"], body["ephemeral"] = session_of(service, "/api/run"), False
+    if body.get("background"):
+        body["stream"] = False
+    if body.get("timeoutMs"):
+        body["timeoutMs"] = min(body["timeoutMs"], RUN_LIMIT_MS)
+    servers = list(body.get("mcpServers") or {})
+    if "client" in servers:
+        body["mcpServers"]["client-0"] = body["mcpServers"].pop("client")
+        servers.remove("client")
+    for key in ("allowedTools", "disallowedTools"):
+        rules = body.get(key) or []
+        body[key] = [rule for rule in rules if not rule.startswith("mcp__")]
+        body[key] += [f"mcp__{servers[0]}" for rule in rules if rule.startswith("mcp__") and servers]
 
 
 def media(value):
@@ -299,7 +353,8 @@ def validate(operation, answer):
 
 
 def path_of(label):
-    return label.split()[1].replace("{model}", "sonnet").replace("{response_id}", "resp_" + "0" * 32)
+    names = {"model": "sonnet", "response_id": "resp_" + "0" * 32, "run_id": "run_" + "0" * 32, "session_id": str(uuid.UUID(int=0))}
+    return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], label.split()[1])
 
 
 @pytest.mark.parametrize("label", LOCKED)
@@ -357,12 +412,12 @@ def test_the_file_has_every_route_and_no_other():
     assert sorted(numbers) == list(range(len(names))), numbers
     methods = {}
     body = re.search(r"private var methods: \[String\] \{(.*?)\n    \}", source, re.S)[1]
-    for some, words in re.findall(r"case (.*?): \[(.*?)\]", body, re.S):
+    for some, words in re.findall(r"case (.*?):\s+\[(.*?)\]", body, re.S):
         for case in re.findall(r"\.(\w+)", some):
             methods[case] = set(re.findall(r'"(\w+)"', words))
     routes = {(names[number], method) for number, case in numbers.items() for method in methods[case]}
     listed = {
-        (path.replace("{model}", "ID").replace("{response_id}", "ID"), method.upper())
+        (re.sub(r"\{\w+\}", "ID", path), method.upper())
         for path, item in DOCUMENT["paths"].items() for method in item if method in METHODS}
     assert listed == routes
 
@@ -394,6 +449,8 @@ def test_the_checks_see_a_wrong_answer(talker):
     schemas["ChatCompletion"]["properties"]["object"] = {"const": "other"}
     schemas["ChatCompletionChunk"]["properties"]["object"] = {"const": "other"}
     schemas["Message"]["properties"]["role"] = {"const": "other"}
+    schemas["RunReply"]["properties"]["result"] = {"const": "other"}
+    schemas["RunPiece"]["properties"]["text"] = {"const": "other"}
     document["components"]["headers"]["OpenAIVersion"]["schema"]["const"] = "other"
     schema = schemathesis.openapi.from_dict(document)
     for path, body in [
@@ -401,11 +458,13 @@ def test_the_checks_see_a_wrong_answer(talker):
         ("/v1/chat/completions", {"stream": True, "messages": [{"role": "user", "content": "hi"}]}),
         ("/v1/messages", {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}),
         ("/v1/completions", {"prompt": "hi"}),
+        ("/api/run", {"prompt": "hi"}),
+        ("/api/run", {"prompt": "hi", "stream": True}),
     ]:
         case = schema[path]["POST"].Case(body=body, media_type="application/json")
         answer = case.call(base_url=talker.url, headers=talker.authorization)
         assert answer.status_code == 200, answer.text
-        with pytest.raises(FailureGroup, match="other"):
+        with pytest.raises(FailureGroup, match="other|not valid under any"):
             case.validate_response(answer, headers=talker.authorization)
 
 
@@ -428,34 +487,79 @@ def test_each_example_works(service, label, body):
     jsonschema_rs.validator_for(whole).validate(body)
     case = operation.Case(body=copy.deepcopy(body), media_type="application/json")
     answer = case.call(base_url=service.url, headers=service.authorization)
-    assert answer.status_code == 200, answer.text
+    assert answer.status_code == (202 if label == "POST /api/run" and body.get("background") else 200), answer.text
     case.validate_response(answer, headers=service.authorization)
     check_stream(answer)
 
 
+def asker(service):
+    """Asks by the document's names; every answer is held against it."""
+
+    def ask(label, status=200, **parts):
+        case = OPERATIONS[label].Case(**parts, **({"media_type": "application/json"} if "body" in parts else {}))
+        answer = case.call(base_url=service.url, headers=service.authorization)
+        assert answer.status_code == status, answer.text
+        case.validate_response(answer, headers=service.authorization)
+        check_stream(answer)
+        is_stream = answer.headers["content-type"][0].startswith("text/event-stream")
+        return numbered_events(answer.content.decode()) if is_stream else answer.json()
+
+    return ask
+
+
 def test_the_life_of_a_response(service):
     """The routes of a stored response, one after the other, with the real CLI."""
-
-    def ask(label, **parts):
-        case = OPERATIONS[label].Case(**parts)
-        answer = case.call(base_url=service.url, headers=service.authorization)
-        assert answer.status_code == 200, answer.text
-        case.validate_response(answer, headers=service.authorization)
-        return answer.json()
-
+    ask = asker(service)
     create, one = "POST /v1/responses", "/v1/responses/{response_id}"
-    first = ask(create, body={"input": "Hello!"}, media_type="application/json")
+    first = ask(create, body={"input": "Hello!"})
     place = {"path_parameters": {"response_id": first["id"]}}
     assert ask(f"GET {one}", **place) == first
     items = ask(f"GET {one}/input_items", **place, query={"limit": 1})
     assert [item["role"] for item in items["data"]] == ["user"]
-    second = ask(create, body={"input": "And?", "previous_response_id": first["id"]}, media_type="application/json")
+    second = ask(create, body={"input": "And?", "previous_response_id": first["id"]})
     assert second["previous_response_id"] == first["id"]
-    slow = ask(create, body={"input": "[[tokens=9]] [[delay_ms=500]]", "background": True}, media_type="application/json")
+    slow = ask(create, body={"input": "[[tokens=9]] [[delay_ms=500]]", "background": True})
     assert slow["status"] == "queued"
     assert ask(f"POST {one}/cancel", path_parameters={"response_id": slow["id"]})["status"] == "cancelled"
     assert ask(f"DELETE {one}", **place)["deleted"]
-    case = OPERATIONS[f"GET {one}"].Case(**place)
-    gone = case.call(base_url=service.url, headers=service.authorization)
-    assert gone.status_code == 404
-    case.validate_response(gone, headers=service.authorization)
+    ask(f"GET {one}", 404, **place)
+
+
+def test_the_life_of_a_session(service, directory):
+    """The same of a session, of either kind."""
+    ask = asker(service)
+    create, one = "POST /api/run", "/api/sessions/{session_id}"
+    first = ask(create, body={"prompt": f"{bash('echo x')} [[then=one]]", "allowedTools": ["Bash"], "workingDirectory": str(directory)})
+    id = first["sessionId"]
+    second = ask(create, body={"prompt": "[[say=two]]", "sessionId": id, "stream": True})
+    assert second[-1][2]["result"] == "two"
+    fork = ask(create, body={"prompt": "[[say=three]]", "sessionId": id, "fork": True})["sessionId"]
+    chat = ask("POST /v1/chat/completions", body={"store": True, "messages": [{"role": "user", "content": "[[say=four]]"}]})["session_id"]
+    ask("POST /v1/messages", body={"max_tokens": 99, "session_id": chat, "messages": [{"role": "user", "content": "[[say=five]]"}]})
+    turns = {id: 2, fork: 1, chat: 2}
+    for number, count in turns.items():
+        assert ask(f"GET {one}", path_parameters={"session_id": number})["turns"] == count
+    listed = {entry["id"] for entry in ask("GET /api/sessions", query={"limit": 1000})["sessions"]}
+    assert turns.keys() <= listed
+    for number in turns:
+        place = {"path_parameters": {"session_id": number}}
+        assert ask(f"DELETE {one}", **place)["sessionId"] == number
+        ask(f"GET {one}", 404, **place)
+
+
+def test_the_life_of_a_background_run(service):
+    """The same of a run in the background: one that is cancelled, one that is followed to its end and from the middle."""
+    ask = asker(service)
+    create, one = "POST /api/run", "/api/runs/{run_id}"
+    slow = ask(create, 202, body={"prompt": "[[tokens=99]] [[delay_ms=500]]", "background": True})
+    place = {"path_parameters": {"run_id": slow["id"]}}
+    assert ask(f"GET {one}", **place)["state"] in ("queued", "running")
+    assert ask(f"POST {one}/cancel", **place)["state"] == "cancelled"
+    whole = ask(create, 202, body={"prompt": f"{bash('echo x')} [[then=end]]", "allowedTools": ["Bash"], "background": True})
+    place = {"path_parameters": {"run_id": whole["id"]}}
+    events = ask(f"GET {one}/events", **place)
+    assert [number for number, _, _ in events] == [str(number + 1) for number in range(len(events))]
+    assert {name for _, name, _ in events} >= {"start", "tool_use", "tool_result", "usage", "text", "result"}
+    assert ask(f"GET {one}/events", **place, headers={"Last-Event-ID": "2"}) == events[2:]
+    assert ask(f"GET {one}/events", **place, query={"after": 3}) == events[3:]
+    assert ask(f"GET {one}", **place)["result"] == events[-1][2]

@@ -53,6 +53,12 @@ RUN = r'''curl http://localhost:6789/api/run \
   }'
 '''
 
+SESSIONS = r'''curl http://localhost:6789/api/sessions \
+  -H "Authorization: Bearer $API_KEY"'''
+
+DELETION = r'''curl -X DELETE http://localhost:6789/api/sessions/session-id \
+  -H "Authorization: Bearer $API_KEY"'''
+
 
 def run(command, service, **replaced):
     """What a shell prints for the command, pasted as it is."""
@@ -66,6 +72,12 @@ def run(command, service, **replaced):
         capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
+
+
+@pytest.fixture
+def session(service):
+    """The id of a session of the key's."""
+    return service.post("/api/run", {"prompt": "Hello!"}).json()["sessionId"]
 
 
 def test_the_seed_lists_models(service):
@@ -96,7 +108,15 @@ def test_the_seed_speaks_anthropics_format(service):
 
 def test_the_seed_runs_in_a_directory(service, some_path):
     answer = json.loads(run(RUN, service, **{"/some/path": str(some_path)}))
-    assert set(answer) == {"id", "result", "sessionId", "durationMs"} and answer["result"].strip()
+    assert set(answer) >= {"id", "result", "sessionId", "durationMs"} and answer["result"].strip()
+
+
+def test_the_seed_lists_and_deletes_sessions(service, session):
+    listed = json.loads(run(SESSIONS, service))["sessions"]
+    assert session in [entry["id"] for entry in listed]
+    answer = json.loads(run(DELETION, service, **{"session-id": session}))
+    assert answer == {"message": "Session deleted", "sessionId": session}
+    assert session not in [entry["id"] for entry in json.loads(run(SESSIONS, service))["sessions"]]
 
 
 def test_health_needs_no_key(service):
@@ -121,12 +141,15 @@ def readme_commands():
 
 
 def test_the_readme_shows_curl_commands():
-    assert readme_commands()
+    commands = [command.strip() for command in readme_commands()]
+    assert commands
+    for wanted in (MODELS, CHAT, STREAM, MESSAGES, RUN, SESSIONS, DELETION):
+        assert wanted.strip() in commands, wanted
 
 
 @pytest.mark.parametrize("command", readme_commands())
-def test_the_readmes_commands_work_as_printed(service, command, some_path):
-    output = run(command, service, **{"/some/path": str(some_path)})
+def test_the_readmes_commands_work_as_printed(service, command, some_path, session):
+    output = run(command, service, **{"/some/path": str(some_path), "session-id": session})
     assert output.strip()
     if output.startswith(("data:", "event:")):
         assert OPENAI.is_whole(events_of(output)) or ANTHROPIC.is_whole(events_of(output))

@@ -27,7 +27,9 @@ public enum JSONValue: Sendable, Equatable {
     /// A whole number's value; also of `3.0` and `3e2`, which JSON does not tell from `3` and `300`.
     public var intValue: Int? {
         guard case .number(let text) = self else { return nil }
-        return Int(text) ?? Double(text).flatMap { Int(exactly: $0) }
+        // One that is too large for an Int must not be rounded into it.
+        if text.utf8.allSatisfy({ $0 == UInt8(ascii: "-") || (0x30...0x39).contains($0) }) { return Int(text) }
+        return Double(text).flatMap { Int(exactly: $0) }
     }
 
     /// A number's value.
