@@ -1,5 +1,6 @@
 """The service that most tests share: started once, as `make run` starts it, and ended with everything checked.
 
+`pytest --waiting` runs what callers see with processes that wait for them, which the other tests do without (`SPARES`, `LIVE_MAX`).
 `pytest --oldest-cli` runs what rests on the CLI's protocol with the oldest CLI that is served; `newer_cli` marks what that one can't do.
 """
 
@@ -25,9 +26,12 @@ CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
 OLDEST_WHEEL = "0.2.148"
 CLI_FILES = {f"test_{name}.py" for name in (
     "clients sdks tools structured_output media conversations responses errors upstream_errors security").split()}
+# What callers see of processes that waited for them.
+WAITING_FILES = {f"test_{name}.py" for name in "clients sdks tools structured_output media conversations responses".split()}
 
 
 def pytest_addoption(parser):
+    parser.addoption("--waiting", action="store_true", help="what callers see, with spares and live conversations in the service that most tests share")
     parser.addoption("--oldest-cli", action="store_true", help="only what rests on the CLI, with the oldest one that is served")
 
 
@@ -46,12 +50,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("--oldest-cli"):
+    if not config.getoption("--oldest-cli") and not config.getoption("--waiting"):
         return
+    files = CLI_FILES if config.getoption("--oldest-cli") else WAITING_FILES
     # What uses the fake CLI alone is the same with any real one.
-    chosen = [item for item in items if item.path.name in CLI_FILES and not {"fake", "faulty", "player"} & set(item.fixturenames)]
+    chosen = [item for item in items if item.path.name in files and not {"fake", "faulty", "player"} & set(item.fixturenames)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     items[:] = chosen
+    if not config.getoption("--oldest-cli"):
+        return
     for item in items:
         for mark in item.iter_markers("newer_cli"):
             item.add_marker(pytest.mark.skip(reason=mark.args[0]))
@@ -84,14 +91,14 @@ def some_path(workspace):
 
 
 @pytest.fixture(scope="session")
-def service(workspace, some_path):
+def service(request, workspace, some_path):
     """The real CLI, on the offline upstream, behind nginx."""
     settings = {
         "ALLOWED_DIRECTORIES": f"{workspace}:{some_path}", "LOG_LEVEL": "debug", "WORKER_CONCURRENCY": 4, "MAX_SESSIONS_PER_KEY": 100000,
         CANARY_VARIABLE: "canary-of-the-environment",
-        # As a user has it: spares, and conversations that go on in their process.
-        "SPARES": None, "LIVE_MAX": None,
     }
+    if request.config.getoption("--waiting"):
+        settings |= {"SPARES": None, "LIVE_MAX": None}
     with Service(**settings) as service:
         yield service
 

@@ -229,7 +229,7 @@ def test_each_request_leaves_one_line_in_the_log(service, dialect):
     assert times == sorted(times) and times[0] >= 0
     assert (line["tokens.input"], line["tokens.cache_read"]) == (19, 5) and line["tokens.output"] > 0
     assert line["cost_usd"] >= 0
-    assert line["cli.end"].startswith(("exit", "signal"))
+    assert line["cli.end"].startswith(("exit", "signal", "kept"))
     assert len(service.request_lines(identity)) == 1
     assert identity in (service.run_dir / "access.log").read_text()
 

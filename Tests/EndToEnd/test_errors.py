@@ -253,7 +253,7 @@ def test_a_request_without_credentials_is_refused_before_its_body_is_read(servic
 def test_health_is_open_and_says_nothing_of_the_machine(service):
     with service.client(headers={}) as client:
         answer = client.get("/health")
-    assert answer.status_code == 200 and set(answer.json()) == {"status", "uptime", "queue", "sessions"}
+    assert answer.status_code == 200 and set(answer.json()) == {"status", "uptime", "queue", "processes", "sessions"}
 
 
 def test_plain_http_on_the_tls_port_says_what_to_do(service):
