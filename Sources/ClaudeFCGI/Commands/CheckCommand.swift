@@ -115,6 +115,7 @@ private struct Checks {
                     "CLI",
                     "\(path), version \(version), answers; models: "
                         + "\(catalog.models.map(\.id).joined(separator: ", "))")
+                spares(launcher, &report)
             }
         } catch {
             let version = ClaudeProbe.version(path)
@@ -128,6 +129,26 @@ private struct Checks {
                     "\(path) \(version.map { "(version \($0)) " } ?? "")does not answer: "
                         + "\(error.cause ?? error.message)", fix: "try it by hand: \(path) -p hello")
             }
+        }
+    }
+
+    /// Tries what a responder tries before it warms spares.
+    private func spares(_ launcher: ClaudeLauncher, _ report: inout CheckReport) {
+        guard settings.spares > 0 else {
+            return report.ok("SPARES", "0: each request starts a process, or goes on in one that has its conversation")
+        }
+        let proof = SpareProof(launcher: launcher, logger: settings.makeLogger())
+        guard proof.isPossible else {
+            return report.ok(
+                "SPARES",
+                "\(settings.spares), started and not warmed: this CLI's requests go by a proxy or to a cloud provider")
+        }
+        do throws(SpareFailure) {
+            let isProved = try proof.tried()
+            report.ok("SPARES", "\(settings.spares), \(isProved ? "warmed" : "started and not warmed: this CLI does not take it")")
+        } catch {
+            report.warning(
+                "SPARES", "a spare could not be warmed: \(error.cause)", fix: "try again on an idle machine; SPARES=0 does without")
         }
     }
 

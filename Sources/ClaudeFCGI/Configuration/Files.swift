@@ -88,7 +88,13 @@ enum Files {
     static func makeDirectory(_ path: String, mode: mode_t = 0o700) throws(FileError) {
         if isDirectory(path) { return }
         if let slash = path.lastIndex(of: "/"), slash > path.startIndex { try makeDirectory(String(path[..<slash])) }
-        if unsafe mkdir(path, mode) != 0, errno != EEXIST { throw FileError(call: "mkdir", path: path, number: errno) }
+        guard unsafe mkdir(path, mode) == 0 else {
+            if errno == EEXIST { return }
+            throw FileError(call: "mkdir", path: path, number: errno)
+        }
+        // In RUN_DIR it would inherit the set-group-id bit, which is for the sockets there: a tool that changes modes below
+        // would be refused, because the sandbox lets no such bit be set.
+        unsafe chmod(path, mode)
     }
 
     /// The names in a directory, without `.` and `..`; none when it can't be read.

@@ -20,6 +20,12 @@ enum MetricsPage {
         page.metric("concurrency_limit", "gauge", "Places to run (WORKER_CONCURRENCY).", board.limits.concurrency)
         page.metric("queue_limit", "gauge", "Places to wait (MAX_QUEUE_SIZE).", board.limits.queueLimit)
         page.metric("responders", "gauge", "Live responder processes.", board.responders.count)
+        page.metric(
+            "spare_processes", "gauge", "CLI processes that wait for a first request (SPARES).",
+            board.responders.reduce(0) { $0 + $1.spares })
+        page.metric(
+            "live_processes", "gauge", "CLI processes that wait for the next turn of a conversation (LIVE_MAX).",
+            board.responders.reduce(0) { $0 + $1.live })
         page.metric("admitted_total", "counter", "Requests that got a place to run.", totals.admitted)
         page.metric("refused_total", "counter", "Requests refused because the queue was full.", totals.refused)
         page.metric("queue_timeouts_total", "counter", "Requests whose time in the queue ran out.", totals.timedOut)

@@ -2,12 +2,13 @@
 //
 //   AdmissionStress SECONDS [SEED]
 //
-// Four worker processes of eight threads each admit, hold, abandon and time out at random on one segment, and are killed
-// (SIGKILL) at random instants, in the middle of critical sections too, since they do little else. The parent looks at the
-// table all the while, and at its end.
+// Four worker processes of eight threads each admit, hold, abandon and time out at random on one segment, offer, find and
+// withdraw live conversations, and are killed (SIGKILL) at random instants, in the middle of critical sections too, since they
+// do little else. The parent looks at the table all the while, and at its end.
 //
 //   steps:       a process dies at every n-th instruction of admit and release (StepDeaths.swift)
 //   calm half:   nobody is killed; a counter shared by all workers proves that never more than the limit run
+//   live:        never more conversations than the limit, and each that a worker offered is withdrawn once and no more
 //   order:       in both halves each client's requests get their places in the order in which they came
 //   storm half:  a worker dies every few milliseconds; the table must never show more than the limits, and never hang
 
@@ -21,6 +22,7 @@ let concurrency = 3
 let queueLimit = 12
 let workers = 4
 let threadsPerWorker = 8
+let liveLimit = 5
 
 func fail(_ message: String) -> Never {
     print("FAILED: \(message)")
@@ -101,6 +103,8 @@ func work(_ directory: String, seed: UInt64) -> Never {
     for number in 0..<threadsPerWorker {
         startThread { admitForEver(gate, ledger, seed: seed &* 31 &+ UInt64(number)) }
     }
+    let kept = KeptConversations(gate)
+    for number in 0..<2 { startThread { kept.changeForEver(seed: seed &* 37 &+ UInt64(number)) } }
     while true { pause() }
 }
 
@@ -164,9 +168,12 @@ func spawn(_ arguments: [String]) -> pid_t {
     return process
 }
 
-func end(_ process: pid_t) {
+/// Kills a worker; one that had found a fault and ended by itself is a failure.
+func end(_ process: pid_t, _ phase: String) {
+    var status: CInt = 0
     kill(process, SIGKILL)
-    waitpid(process, nil, 0)
+    unsafe waitpid(process, &status, 0)
+    if clinux_has_exited(status) != 0 { fail("\(phase): a worker ended with \(clinux_exit_code(status))") }
 }
 
 @main enum AdmissionStress {
@@ -199,6 +206,7 @@ func end(_ process: pid_t) {
             path: directory + "/admission", limits: .init(concurrency: concurrency, queueLimit: queueLimit), threads: 0,
             onOrphans: { _ in })
         var processes = (0..<workers).map { _ in startWorker() }
+        var mostLive = 0
 
         /// Looks at the table until `deadline`; calls `act` between two looks.
         func watch(until deadline: ContinuousClock.Instant, _ phase: String, _ act: () -> Void) {
@@ -207,6 +215,9 @@ func end(_ process: pid_t) {
             while ContinuousClock.now < deadline {
                 let counts = gate.counts
                 if counts.running > concurrency { fail("\(phase): \(counts.running) run, the limit is \(concurrency)") }
+                let live = gate.liveCount
+                if live > liveLimit { fail("\(phase): \(live) conversations are live, the limit is \(liveLimit)") }
+                mostLive = max(mostLive, live)
                 if counts.waiting > queueLimit { fail("\(phase): \(counts.waiting) wait, the limit is \(queueLimit)") }
                 if ledger.admitted != last {
                     last = ledger.admitted
@@ -224,16 +235,17 @@ func end(_ process: pid_t) {
         let calm = ledger.admitted
         if ledger.most > concurrency { fail("calm: \(ledger.most) ran at once, the limit is \(concurrency)") }
         if ledger.most < concurrency { fail("calm: the limit was never reached, so nothing was tested") }
+        if mostLive < liveLimit { fail("calm: \(mostLive) conversations were live at most, so nothing was tested") }
 
         var deaths = 0
         watch(until: .now + .seconds(seconds / 2), "storm") {
             guard random.below(12) == 0 else { return }
             let index = random.below(workers)
-            end(processes[index])
+            end(processes[index], "storm")
             processes[index] = startWorker()
             deaths += 1
         }
-        for process in processes { end(process) }
+        for process in processes { end(process, "the end") }
         let turns = ledger.checkOrder("order")
         if turns < 1000 { fail("only \(turns) turns were seen, so no order was tested") }
         usleep(150_000)
@@ -242,6 +254,7 @@ func end(_ process: pid_t) {
         if counts.running != 0 || counts.waiting != 0 {
             fail("at the end \(counts.running) run and \(counts.waiting) wait")
         }
+        if gate.liveCount != 0 { fail("at the end \(gate.liveCount) conversations are live, and nobody to have them") }
         for name in ["admission", "ledger"] { unsafe unlink("\(directory)/\(name)") }
         unsafe rmdir(directory)
         print(

@@ -1,6 +1,6 @@
 // A process that dies at every instruction of a critical section.
 //
-// The child opens the gate, asks to be traced and stops. The parent lets it run N instructions of one admit and release,
+// The child opens the gate, asks to be traced and stops. The parent lets it run N instructions of one admit and release (or of keeping a conversation),
 // and kills it: for N = offset, offset + stride, … (another offset each run) until the child has come through alive. After each death the table must show
 // nothing of the child, and a place must be had at once.
 
@@ -15,6 +15,8 @@ enum StepDeaths {
         case runs
         /// The gate is full: it waits, gives up and leaves the queue.
         case waits
+        /// It offers a conversation and one more than fits, looks for one, ends the marked one and withdraws the other.
+        case keeps
     }
 
     /// The child.
@@ -24,14 +26,21 @@ enum StepDeaths {
                 path: path, limits: .init(concurrency: 1, queueLimit: 4), threads: 1, onOrphans: { _ in })
         else { fail("no gate in a child") }
         // Once untraced: the dynamic linker's work, done at each function's first call, is not what is tested.
-        pass(gate)
+        pass(gate, scenario)
         guard clinux_trace_me() == 0 else { _exit(3) }
         raise(SIGSTOP)
-        pass(gate)
+        pass(gate, scenario)
         _exit(0)
     }
 
-    private static func pass(_ gate: AdmissionGate) {
+    private static func pass(_ gate: AdmissionGate, _ scenario: Scenario) {
+        if scenario == .keeps {
+            let hashes = [1, 2].map { LiveHash(high: $0, low: 0) }
+            for hash in hashes { _ = gate.publishLive(hash, limit: 1) }
+            _ = gate.findLive(hashes[1])
+            for hash in gate.evictedLive() + [hashes[1]] { gate.withdrawLive(hash) }
+            return
+        }
         do throws(AdmissionError) {
             let permit = try gate.admit(.init(client: .init(name: "child")), until: .now + .seconds(5)) { true }
             permit.record(processGroup: 1, startTime: 1, runSeconds: 1, runCount: 1)
@@ -54,12 +63,22 @@ enum StepDeaths {
                 deaths += 1
                 gate.reap(isForced: true)
                 if gate.counts != expected { fail("steps: after \(steps) instructions the table shows \(gate.counts)") }
+                if gate.liveCount != 0 { fail("steps: after \(steps) instructions a dead one's conversation is live") }
                 if scenario == .runs { _ = try admit(gate, "after a death at instruction \(steps)") }
+                if scenario == .keeps { keep(gate, "after a death at instruction \(steps)") }
                 steps += stride
             }
             print("steps: \(scenario.rawValue): \(deaths) deaths in about \(steps) instructions; nothing left of any")
             if deaths < 10 { fail("steps: only \(deaths) deaths, so nothing was tested") }
             _ = consume blocker
+        }
+    }
+
+    private static func keep(_ gate: AdmissionGate, _ when: String) {
+        let hash = LiveHash(high: 3, low: 3)
+        guard gate.publishLive(hash, limit: 1) == [], gate.findLive(hash)?.isSelf == true, gate.withdrawLive(hash)
+        else {
+            fail("steps: no conversation can be kept \(when)")
         }
     }
 
@@ -82,7 +101,7 @@ enum StepDeaths {
             unsafe waitpid(process, &status, 0)
             if clinux_has_stopped(status) == 0 { return false }
         }
-        end(process)
+        end(process, "steps")
         return true
     }
 }
