@@ -195,6 +195,9 @@ def repair(case, service, workspace):
             case.headers["X-Session-Id"] = session_of(service, path)
         if body.get("session_id") or body.get("store") or case.headers.get("X-Session-Id"):
             body["n"] = None
+        if body.get("session_id") or case.headers.get("X-Session-Id") not in (None, "", "new"):
+            # The session has no call for the result of a tool behind the last answer.
+            body["messages"] = [{"role": "user", "content": "and?"}]
 
 
 def session_of(service, path):

@@ -174,6 +174,14 @@ def test_a_bad_setting_is_named(service, variable, value):
     assert checked.returncode != 0 and variable in checked.stdout + checked.stderr
 
 
+def test_the_greatest_times_are_taken():
+    times = {"SESSION_CLEANUP_INTERVAL_MS": 86_400_000, "REQUEST_TIMEOUT_MS": 1_800_000, "QUEUE_TIMEOUT_MS": 1_800_000}
+    with Service(cli="fake", **times) as service:
+        before = service.responders()
+        assert service.post("/api/run", {"prompt": "hi"}).status_code == 200
+        assert service.responders() == before
+
+
 @pytest.mark.parametrize("variable, value", [("REQUEST_TIMEOUT_MS", "5"), ("PORT", "abc"), ("UPSTREAM", "somewhere")])
 def test_a_bad_setting_stops_the_start(variable, value):
     text = refused(**{variable: value})

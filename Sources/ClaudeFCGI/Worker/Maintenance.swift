@@ -16,7 +16,7 @@ enum Maintenance {
             // What `/health` counts is counted without waiting for the file.
             if state.exists { _ = try? state.stores() }
             while true {
-                usleep(UInt32(interval.components.seconds * 1_000_000))
+                sleep(UInt32(interval.components.seconds))
                 guard state.exists else { continue }
                 do throws(APIError) {
                     try run(state, sessions, runs, sweeps: round % sweepRounds == 0)
