@@ -53,7 +53,9 @@ public struct FastCGIRequest: ~Copyable {
 
     /// A parameter such as `REQUEST_METHOD` or `HTTP_AUTHORIZATION`; nil if nginx sent none or it is no UTF-8.
     public func parameter(_ name: String) -> String? {
-        unsafe FCGX_GetParam(name, raw.pointee.envp).flatMap { unsafe String(validatingCString: $0) }
+        // They are libfcgi's, and gone with the request.
+        if isFinished { return nil }
+        return unsafe FCGX_GetParam(name, raw.pointee.envp).flatMap { unsafe String(validatingCString: $0) }
     }
 
     /// Whether nginx has sent this request on, because another responder asked for that with ``handOver(to:)``.

@@ -98,6 +98,16 @@ public final class SessionStore: Sendable {
         }
     }
 
+    /// Adds to what a session has cost; without effect on one that was deleted.
+    @available(*, noasync, message: "blocks")
+    public func addCost(id: String, owner: String, costUSD: Double) throws(SessionStoreError) {
+        try database.write(reachesDisk: false) { db in
+            try db.execute(
+                sql: "UPDATE session SET cost_usd = cost_usd + ? WHERE id = ? AND owner = ?",
+                arguments: [costUSD, id, owner])
+        }
+    }
+
     // MARK: Reading
 
     /// A session of a key that has a whole turn; reading does not count as a use.

@@ -58,7 +58,8 @@ struct RunPipeline: Sendable {
             form: form, dialect: route.dialect, requestID: log.requestID, headers: headers,
             choiceCount: runRequests.count, hooks: hooks, started: log.started, heartbeatAfter: settings.heartbeatAfter,
             gate: gate)
-        if runRequests.count == 1, hooks.prepare == nil, !request.isHandedOver,
+        // Not for a run in the background: its caller has been answered.
+        if runRequests.count == 1, hooks.prepare == nil, request.descriptor >= 0, !request.isHandedOver,
             let conversation = live.continued(by: first, model: named, client: client.name),
             let owner = live.owner(of: conversation)
         {

@@ -26,6 +26,8 @@ struct RunHooks {
     ///
     /// A failure is the run's.
     var keep: ((Answer) throws(APIError) -> Void)?
+    /// The CLI has reported what a chat's answer took; it may not, and then nothing is called.
+    var reported: ((RunSummary) -> Void)?
     /// The answer is whole and the CLI has ended; called before the client has the answer's end.
     ///
     /// Gets the directory where the CLI stood, says whether the conversation is kept. A failure is the run's.
@@ -112,6 +114,7 @@ struct RunSink: PumpDelegate {
         switch event {
         case .rateLimit(let limit): headers.rateLimits.note(limit)
         case .toolResult: hasActed = true
+        case .finished(let summary): hooks.reported?(summary)
         default: break
         }
         if hooks.settle != nil, isEnd(event) {

@@ -47,7 +47,7 @@ final class SessionRun {
                 return
             }
         case .existing(let id, let forks):
-            let found = try sessions.session(id, owner: client.name)
+            let found = try Self.found(id, client, sessions, profile)
             guard found.profile == profile else {
                 throw APIError(
                     .invalidRequest,
@@ -77,6 +77,19 @@ final class SessionRun {
         }
     }
 
+    private static func found(
+        _ id: String, _ client: Client, _ sessions: StoredSessions, _ profile: StoredSession.Profile
+    ) throws(APIError) -> StoredSession {
+        do throws(APIError) {
+            return try sessions.session(id, owner: client.name)
+        } catch {
+            // Under the name that the caller's API has for it.
+            var error = error
+            if profile == .chat, error.parameter == "sessionId" { error.parameter = "session_id" }
+            throw error
+        }
+    }
+
     private func begin(ownsDirectory: Bool) throws(APIError) {
         let new = sessions.fresh(
             owner: client.name, profile: profile, from: source, ownsDirectory: profile == .agent && ownsDirectory)
@@ -99,6 +112,7 @@ final class SessionRun {
             hooks.settle = { answer, directory throws(APIError) in try self.settle(answer, directory) }
         } else {
             hooks.keep = { answer throws(APIError) in try self.keep(answer) }
+            hooks.reported = { summary in self.addCost(summary) }
         }
         return hooks
     }
@@ -182,13 +196,25 @@ final class SessionRun {
         }
     }
 
+    /// Adds what a chat's turn has cost: the CLI says so behind the answer.
+    private func addCost(_ summary: RunSummary) {
+        guard let session, let cost = summary.costUSD, cost > 0 else { return }
+        do throws(APIError) {
+            try sessions.use { store throws(SessionStoreError) in
+                try store.addCost(id: session.id, owner: session.owner, costUSD: cost)
+            }
+        } catch {
+            sessions.state.warn("a turn's cost is not kept", error)
+        }
+    }
+
     private func turn(_ answer: Answer) -> SessionTurn {
         let usage = answer.summary?.usage ?? answer.usage
         return SessionTurn(
             cliSessionID: session?.cliSessionID ?? "", model: answer.model, settings: settings.text,
             title: session?.title ?? title, inputTokens: usage.input,
             outputTokens: usage.output, cacheReadTokens: usage.cacheRead, cacheCreationTokens: usage.cacheCreation,
-            costUSD: answer.summary?.costUSD ?? 0)
+            costUSD: profile == .agent ? answer.summary?.costUSD ?? 0 : 0)
     }
 
     private func commit(_ turn: SessionTurn) throws(APIError) -> Bool {
