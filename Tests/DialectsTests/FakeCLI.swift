@@ -19,6 +19,8 @@ struct FakeCLI {
     private var thinking: JSONValue = nil
     private var messages: [(message: JSONValue, uuid: String?)] = []
     private var calls: [(id: String, result: JSONValue?)] = []
+    /// Results as they come.
+    private var results: [JSONValue] = []
     private var hasTools = false
     /// What the model says next.
     var speech = Speech.text("")
@@ -101,15 +103,25 @@ struct FakeCLI {
             if id != "init", id != "list" { hasFailed = true }
             return []
         }
-        calls[place].result = response["response"]?["mcp_response"]?["result"]?["content"]
-        guard calls.allSatisfy({ $0.result != nil }) else { return [] }
-        let blocks = calls.map { call -> JSONValue in
-            ["type": "tool_result", "tool_use_id": .string(call.id), "content": call.result ?? nil]
+        guard calls[place].result == nil else {
+            hasFailed = true
+            return []
         }
-        calls = []
-        let message: JSONValue = ["role": "user", "content": .array(blocks)]
+        let result: JSONValue = [
+            "type": "tool_result", "tool_use_id": .string(id),
+            "content": response["response"]?["mcp_response"]?["result"]?["content"] ?? nil,
+        ]
+        calls[place].result = result
+        results.append(result)
+        let told: JSONValue = [
+            "type": "user", "message": ["role": "user", "content": [result]], "parent_tool_use_id": nil,
+        ]
+        guard calls.allSatisfy({ $0.result != nil }) else { return [told] }
+        let message: JSONValue = ["role": "user", "content": .array(results)]
         messages.append((Self.plain(message), nil))
-        return [["type": "user", "message": message, "parent_tool_use_id": nil]] + ask(false)
+        calls = []
+        results = []
+        return [told] + ask(false)
     }
 
     private mutating func ask(_ isNewTurn: Bool) -> [JSONValue] {

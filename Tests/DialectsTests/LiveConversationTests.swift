@@ -50,6 +50,11 @@ import Testing
         #"{"type":"control_request","request_id":"r-\#(id)","request":{"subtype":"mcp_message","message":{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"_meta":{"claudecode/toolUseId":"\#(id)"}}}}}"#
     }
 
+    /// What the CLI took for the result of a call.
+    private static func told(_ id: String) -> String {
+        #"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"\#(id)"}]}}"#
+    }
+
     private static func result(_ usage: String = #"{"input_tokens":3,"output_tokens":2}"#, cost: String = "0.5")
         -> String
     {
@@ -256,16 +261,18 @@ import Testing
         talk.resume(
             Self.withResults([("toolu_1", "42"), ("toolu_2", [RunRequest.Turn.text("a"), RunRequest.Turn.text("b")])]))
         #expect(talk.events == [.started(sessionID: "s", model: "m")])
+        let first =
+            #"{"type":"control_response","response":{"subtype":"success","response":{"mcp_response":{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"42"}]}}},"request_id":"r-toolu_1"}}"#
+        #expect(talk.written == [first])
+        talk.say([Self.told("toolu_1")])
         #expect(
             talk.written == [
-                #"{"type":"control_response","response":{"subtype":"success","response":{"mcp_response":{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"42"}]}}},"request_id":"r-toolu_1"}}"#,
+                first,
                 #"{"type":"control_response","response":{"subtype":"success","response":{"mcp_response":{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]}}},"request_id":"r-toolu_2"}}"#,
             ])
-        // The CLI tells of the results, and reports both messages as one turn.
+        // The CLI reports both messages as one turn.
         talk.say(
-            [
-                #"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_1"},{"type":"tool_result","tool_use_id":"toolu_2"}]}}"#
-            ]
+            [Self.told("toolu_2")]
                 + [Self.messageStart] + Self.words("Yes.") + Self.end("end_turn")
                 + [Self.result(#"{"input_tokens":30,"output_tokens":20}"#)])
         #expect(talk.conversation.isContinuable)
@@ -282,9 +289,23 @@ import Testing
         #expect(talk.written.isEmpty)
         talk.resume(Self.withResults([("toolu_1", "1"), ("toolu_2", "2")]))
         #expect(talk.written.count == 1)
+        talk.say([Self.told("toolu_1")])
+        #expect(talk.written.count == 1)
         talk.say([Self.asked("toolu_2")])
         #expect(talk.written.count == 2)
         #expect(talk.written[1].contains(#""request_id":"r-toolu_2""#))
+    }
+
+    @Test func `a CLI that waits for all results gets them`() {
+        var talk = Self.waiting(["toolu_1", "toolu_2"], asked: ["toolu_1", "toolu_2"])
+        talk.conversation.park()
+        let heartbeat = #"{"type":"tool_progress","tool_use_id":"toolu_2-heartbeat-9"}"#
+        talk.say([heartbeat, heartbeat, heartbeat, heartbeat])
+        talk.resume(Self.withResults([("toolu_1", "1"), ("toolu_2", "2")]))
+        talk.say([heartbeat, heartbeat])
+        #expect(talk.written.count == 1)
+        talk.say([heartbeat])
+        #expect(talk.written.count == 2)
     }
 
     @Test func `a CLI that answers a call by itself has not what the caller said`() {

@@ -126,6 +126,7 @@ public struct ClaudeConversation: Sendable {
         case "control_response": return controlResponse(line)
         case "control_request": return controlRequest(line)
         case "system" where line["subtype"]?.stringValue == "init" && state == .running: return begun(line)
+        case "tool_progress" where turn.goesOn: return heartbeat()
         case "rate_limit_event": return RateLimit(line["rate_limit_info"]).map { [.event(.rateLimit($0))] } ?? []
         case "system" where line["subtype"]?.stringValue == "api_retry":
             retryCount += 1
