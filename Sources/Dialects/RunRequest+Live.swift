@@ -23,12 +23,11 @@ extension RunRequest {
 
     /// Whether the last turn can go on in a process that waits for the results of these calls, or for none.
     ///
-    /// The CLI must hand each result on as it is, and it takes nothing behind them.
+    /// The CLI must hand each result on as it is, it does so in the order of the calls, and it takes nothing behind them.
     public func canResume(openCalls: [String]) -> Bool {
         guard let blocks = turns.last?.blocks, turns.last?.role == .user, !blocks.isEmpty else { return false }
         guard !openCalls.isEmpty else { return !blocks.contains { $0["type"] == "tool_result" } }
-        return blocks.count == openCalls.count
-            && Set(blocks.compactMap { $0["tool_use_id"]?.stringValue }) == Set(openCalls)
+        return blocks.map { $0["tool_use_id"]?.stringValue ?? "" } == openCalls
             && blocks.allSatisfy { LiveResults.parts(of: $0) != nil }
     }
 

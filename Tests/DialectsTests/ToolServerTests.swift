@@ -94,30 +94,38 @@ import Testing
         }
     }
 
-    @Test func `results go to the calls that wait for them, by the model's ids`() throws {
+    @Test func `results are given one at a time, in the order of the calls`() throws {
         var server = try Self.server()
-        #expect(try Self.answer(&server, Self.call(1, "toolu_1")) == nil)
-        #expect(try Self.answer(&server, Self.call(2, "toolu_2")) == nil)
+        for id in [2, 1] { #expect(try Self.answer(&server, Self.call(id, "toolu_\(id)")) == nil) }
         #expect(!server.hasAnswered("toolu_1"))
-        let lines = server.give([("toolu_2", ["content": ["two"]]), ("toolu_1", ["content": ["one"]])])
+        let first = server.give([("toolu_1", ["content": ["one"]]), ("toolu_2", ["content": ["two"]])])
+        #expect(try Self.answers(first) == [["jsonrpc": "2.0", "id": 1, "result": ["content": ["one"]]]])
+        #expect(server.hasAnswered("toolu_1") && !server.hasAnswered("toolu_2"))
+        #expect(server.told("other").isEmpty)
         #expect(
-            try Self.answers(lines) == [
-                ["jsonrpc": "2.0", "id": 1, "result": ["content": ["one"]]],
-                ["jsonrpc": "2.0", "id": 2, "result": ["content": ["two"]]],
-            ])
-        #expect(server.hasAnswered("toolu_1") && server.hasAnswered("toolu_2"))
-        #expect(server.give([("toolu_1", [:])]).isEmpty)
+            try Self.answers(server.told("toolu_1")) == [["jsonrpc": "2.0", "id": 2, "result": ["content": ["two"]]]])
+        #expect(server.hasAnswered("toolu_2"))
+        #expect(server.told("toolu_2").isEmpty)
     }
 
     @Test func `a call that comes after its result is answered at once`() throws {
         var server = try Self.server()
-        #expect(try Self.answer(&server, Self.call(1, "toolu_1")) == nil)
-        #expect(
-            try Self.answers(server.give([("toolu_1", ["content": ["one"]]), ("toolu_2", ["content": ["two"]])])).count
-                == 1)
-        #expect(!server.hasAnswered("toolu_2"))
-        #expect(try Self.answer(&server, Self.call(2, "toolu_2"))?["result"] == ["content": ["two"]])
-        #expect(server.hasAnswered("toolu_2"))
+        #expect(server.give([("toolu_1", ["content": ["one"]]), ("toolu_2", ["content": ["two"]])]).isEmpty)
+        // Not before the first one's.
+        #expect(try Self.answer(&server, Self.call(2, "toolu_2")) == nil)
+        #expect(try Self.answer(&server, Self.call(1, "toolu_1"))?["result"] == ["content": ["one"]])
+        #expect(try Self.answers(server.told("toolu_1")).count == 1)
+    }
+
+    /// The order is worth less than an answer.
+    @Test func `a CLI that tells of no result before it has all gets the rest in the end`() throws {
+        var server = try Self.server()
+        for id in [1, 2, 3] { #expect(try Self.answer(&server, Self.call(id, "toolu_\(id)")) == nil) }
+        #expect(server.heartbeat().isEmpty)
+        #expect(try Self.answers(server.give((1...3).map { ("toolu_\($0)", [:]) })).count == 1)
+        for _ in 1...3 { #expect(server.heartbeat().isEmpty) }
+        #expect(try Self.answers(server.heartbeat()).map { $0?["id"] } == [2, 3])
+        for _ in 1...9 { #expect(server.heartbeat().isEmpty) }
     }
 
     @Test func `a call without the model's id can't be answered`() throws {

@@ -4,8 +4,10 @@ import Testing
 
 /// A conversation that was recorded with the real CLI (`Scripts/record`), in `Tests/Transcripts/NAME`.
 struct Transcript: Sendable, CustomTestStringConvertible {
-    /// The recorded conversations that a caller's request began; `initialize` is asked by the service itself.
-    static let requests = names.filter { $0 != "initialize" }.map { Transcript(name: $0) }
+    /// The recorded conversations of one request each.
+    static let requests = having("request.json")
+    /// Those of several requests that one process answered.
+    static let lives = having("requests.json")
 
     /// What takes the place of the time, of the ids of the request, the run and the response; `Scripts/record` writes the same.
     static let context = ReplyContext(
@@ -20,6 +22,10 @@ struct Transcript: Sendable, CustomTestStringConvertible {
         .appending(path: "Transcripts")
     private static var names: [String] {
         ((try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? []).filter { !$0.hasPrefix(".") }.sorted()
+    }
+
+    private static func having(_ file: String) -> [Transcript] {
+        names.map { Transcript(name: $0) }.filter { FileManager.default.fileExists(atPath: $0.url(file).path) }
     }
 
     let name: String

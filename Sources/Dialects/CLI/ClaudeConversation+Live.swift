@@ -55,7 +55,7 @@ extension ClaudeConversation {
         turn.goesOn = !calls.isEmpty
         let blocks = request.turns.last?.blocks ?? []
         let lines = calls.isEmpty ? ClaudeLine.user(blocks) : tools.give(LiveResults.results(of: blocks))
-        return [.event(.started(sessionID: sessionID, model: model)), .write(lines)]
+        return [.event(.started(sessionID: sessionID, model: model))] + write(lines)
     }
 
     // MARK: Whether the process can be kept
@@ -77,10 +77,8 @@ extension ClaudeConversation {
             return []
         }
         // The CLI tells what it took for a result of a tool. One that the caller has not given is its own invention.
-        let isOurs = content.allSatisfy { block in
-            block["tool_use_id"]?.stringValue.map { tools.hasAnswered($0) } ?? false
-        }
-        if isOurs { return [] }
+        let ids = content.map { $0["tool_use_id"]?.stringValue ?? "" }
+        if ids.allSatisfy({ tools.hasAnswered($0) }) { return write(ids.flatMap { tools.told($0) }) }
         turn.isOdd = true
         guard turn.goesOn, !turn.isAnswered else { return [] }
         isCut = true
@@ -89,6 +87,11 @@ extension ClaudeConversation {
                 .cli, "The Claude Code CLI did not take the results of tools. Send the request again.",
                 cause: "a tool result of the CLI's own", isTransient: true))
     }
+
+    /// A call still runs.
+    mutating func heartbeat() -> [Action] { write(tools.heartbeat()) }
+
+    private func write(_ lines: [UInt8]) -> [Action] { lines.isEmpty ? [] : [.write(lines)] }
 
     /// Whether the answer ended by itself, with text.
     var hasSaidAll: Bool {

@@ -118,14 +118,14 @@ extension ClaudeConversation {
         "The model did not give an answer that fits the JSON Schema. Try again, or ask for something simpler.",
         cause: "no structured output", isTransient: false)
 
-    private func summary(_ line: JSONValue, result: String) -> RunSummary {
+    private mutating func summary(_ line: JSONValue, result: String) -> RunSummary {
         var usage = TokenUsage(line["usage"])
         // The report of a run that has spent its budget counts none (seen with CLI 2.1.251 and 2.1.332).
         if usage.total == 0 { usage = reader.endedUsage }
         // To the CLI the messages before the results of tools belong to one turn with those behind; their callers have theirs.
         if turn.goesOn { usage = turn.answer.usage }
         var summary = RunSummary(
-            result: result, usage: usage, costUSD: Self.cost(line),
+            result: result, usage: usage, costUSD: cost(line),
             turnCount: line["num_turns"]?.intValue ?? 0, sessionID: line["session_id"]?.stringValue ?? "")
         summary.ending = line["subtype"]?.stringValue ?? summary.ending
         summary.lastMessageID = turn.lastMessageID
@@ -136,12 +136,14 @@ extension ClaudeConversation {
 
     /// The turn's price.
     ///
-    /// The total of a conversation that goes on counts its earlier turns as well (seen with CLI 2.1.332; that of 2.1.251 does
-    /// not, and is all it has).
-    private static func cost(_ line: JSONValue) -> Double? {
-        guard let models = line["model_usage_since_last_result"]?.objectValue?.members, !models.isEmpty else {
-            return line["total_cost_usd"]?.doubleValue
+    /// The total counts the earlier turns of the process, and with CLI 2.1.332 those of the conversation that it goes on with;
+    /// that CLI has the turn's own beside it.
+    private mutating func cost(_ line: JSONValue) -> Double? {
+        if let models = line["model_usage_since_last_result"]?.objectValue?.members, !models.isEmpty {
+            return models.reduce(0) { $0 + ($1.value["costUSD"]?.doubleValue ?? 0) }
         }
-        return models.reduce(0) { $0 + ($1.value["costUSD"]?.doubleValue ?? 0) }
+        guard let total = line["total_cost_usd"]?.doubleValue else { return nil }
+        defer { reportedUSD = total }
+        return max(0, total - reportedUSD)
     }
 }

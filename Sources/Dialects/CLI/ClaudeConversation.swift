@@ -81,8 +81,10 @@ public struct ClaudeConversation: Sendable {
     public internal(set) var isCut = false
     /// Whether the answer ended in such a way that the process may be parked for the turn that continues it.
     public internal(set) var isContinuable = false
-    /// How often the CLI has asked its upstream again by itself, over all turns.
+    /// How often the CLI has asked its upstream again by itself in this turn.
     public private(set) var retryCount = 0
+    /// What the CLI has reported as its price, over all turns, in US dollars.
+    var reportedUSD = 0.0
 
     /// A conversation that begins with ``start()``.
     ///
@@ -124,6 +126,7 @@ public struct ClaudeConversation: Sendable {
         case "control_response": return controlResponse(line)
         case "control_request": return controlRequest(line)
         case "system" where line["subtype"]?.stringValue == "init" && state == .running: return begun(line)
+        case "tool_progress" where turn.goesOn: return heartbeat()
         case "rate_limit_event": return RateLimit(line["rate_limit_info"]).map { [.event(.rateLimit($0))] } ?? []
         case "system" where line["subtype"]?.stringValue == "api_retry":
             retryCount += 1
@@ -166,6 +169,7 @@ public struct ClaudeConversation: Sendable {
         self.request = request
         reader = MessageReader(request)
         turn = TurnProgress()
+        retryCount = 0
         isCut = false
         isContinuable = false
         state = .running

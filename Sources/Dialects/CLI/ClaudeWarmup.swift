@@ -34,7 +34,7 @@ public struct ClaudeWarmup: Sendable {
     }
 
     /// Whether all that a CLI with this environment asks goes to ANTHROPIC_BASE_URL, and directly: a proxy would be handed
-    /// the failing turn, with the account's key.
+    /// the failing turn, with the account's key (seen with CLI 2.1.251 and 2.1.332: HTTPS_PROXY as well).
     public static func isPossible(environment: [String: String]) -> Bool {
         !environment.contains { name, value in
             guard !value.isEmpty, value != "0", value.lowercased() != "false" else { return false }

@@ -14,7 +14,8 @@ enum LiveResults {
 
     /// A result's parts in MCP's form; nil where the CLI would not hand it on as it is.
     ///
-    /// An error it shortens, in place of nothing it says something, and of text and pictures it takes only so much.
+    /// An error it shortens, in place of nothing it says something, of text it takes only so much, and a picture it makes
+    /// smaller (seen with CLI 2.1.251 and 2.1.332).
     static func parts(of block: JSONValue) -> [JSONValue]? {
         guard block["type"] == "tool_result", block["is_error"]?.boolValue != true else { return nil }
         var content = block["content"]?.arrayValue ?? []
@@ -22,12 +23,11 @@ enum LiveResults {
         var size = 0
         var parts: [JSONValue] = []
         for part in content {
-            if part["type"] == "text", let text = part["text"]?.stringValue, !text.isBlank {
-                size += text.utf16.count
-                parts.append(RunRequest.Turn.text(text))
-            } else {
-                return nil
-            }
+            guard part["type"] == "text", let text = part["text"]?.stringValue, !text.isBlank,
+                ConversationKey.plain(part) == ConversationKey.plain(RunRequest.Turn.text(text))
+            else { return nil }
+            size += text.utf16.count
+            parts.append(RunRequest.Turn.text(text))
         }
         return parts.isEmpty || size > textLimit ? nil : parts
     }

@@ -1,7 +1,8 @@
 /// The MCP server by which the CLI learns of a caller's tools, answered over the CLI's own pipes.
 ///
 /// A call is left unanswered: the caller runs its tools itself, and the CLI waits instead of asking the model to go on. In a
-/// process that is kept it is answered when the caller has sent the result.
+/// process that is kept it is answered when the caller has sent the result: one at a time, each when the CLI has told of the
+/// one before, because the model gets them in the order in which the CLI came to them (seen with CLI 2.1.251).
 struct ToolServer: Sendable {
     /// A call that the CLI waits for.
     private struct Call: Sendable {
@@ -19,9 +20,13 @@ struct ToolServer: Sendable {
     /// Whether the CLI made a call that can't be told from others.
     private(set) var hasUnknownCall = false
     private var open: [Call] = []
-    /// Results by the model's ids of their calls; one may be there before the CLI has asked for it.
-    private var results: [String: JSONValue] = [:]
+    /// Results that the CLI has not been given, in the order of their calls.
+    private var due: [(toolUseID: String, result: JSONValue)] = []
+    /// The call whose result the CLI has been given last, as long as it has not told of it.
+    private var untold: String?
     private var answered: Set<String> = []
+    /// Signs of life of calls, since results were given.
+    private var heartbeats = 0
 
     init(_ tools: [RunRequest.Tool]) { self.tools = tools }
 
@@ -46,34 +51,57 @@ struct ToolServer: Sendable {
                 hasUnknownCall = true
                 return nil
             }
-            let call = Call(requestID: line["request_id"], messageID: message?["id"], toolUseID: id)
-            guard let given = results[id] else {
-                open.append(call)
-                return nil
-            }
-            return answer(call, given)
+            open.append(
+                Call(requestID: line["request_id"], messageID: message?["id"], toolUseID: id))
+            let lines = giveNext()
+            return lines.isEmpty ? nil : lines
         default: break
         }
         return Self.reply(line["request_id"], message?["id"], result)
     }
 
-    /// Takes the results of the open calls.
+    /// Takes the results of the open calls, in the order of the calls; one may be there before the CLI has asked for it.
     ///
-    /// - Returns: The lines for those that the CLI has asked for.
+    /// - Returns: What can be written at once.
     mutating func give(_ results: [(toolUseID: String, result: JSONValue)]) -> [UInt8] {
-        for (id, result) in results { self.results[id] = result }
-        let asked = open
-        open = []
-        return asked.flatMap { call -> [UInt8] in
-            if let result = self.results[call.toolUseID] { return answer(call, result) }
-            open.append(call)
-            return []
-        }
+        due = results
+        untold = nil
+        heartbeats = 0
+        return giveNext()
     }
 
-    private mutating func answer(_ call: Call, _ result: JSONValue) -> [UInt8] {
-        answered.insert(call.toolUseID)
-        return Self.reply(call.requestID, call.messageID, result)
+    /// The CLI has told of the result of a call.
+    ///
+    /// - Returns: The next result.
+    mutating func told(_ toolUseID: String) -> [UInt8] {
+        if untold == toolUseID { untold = nil }
+        return giveNext()
+    }
+
+    /// The CLI says that a call still runs; each may do so once by chance.
+    ///
+    /// - Returns: All results that are due, where the CLI seems to wait for them before it tells of one.
+    mutating func heartbeat() -> [UInt8] {
+        guard !due.isEmpty else { return [] }
+        heartbeats += 1
+        guard heartbeats > due.count + 1 else { return [] }
+        var lines: [UInt8] = []
+        for _ in due {
+            untold = nil
+            lines += giveNext()
+        }
+        return lines
+    }
+
+    private mutating func giveNext() -> [UInt8] {
+        guard untold == nil, let next = due.first,
+            let place = open.firstIndex(where: { $0.toolUseID == next.toolUseID })
+        else { return [] }
+        let call = open.remove(at: place)
+        due.removeFirst()
+        untold = next.toolUseID
+        answered.insert(next.toolUseID)
+        return Self.reply(call.requestID, call.messageID, next.result)
     }
 
     private static func reply(_ requestID: JSONValue?, _ messageID: JSONValue?, _ result: JSONValue) -> [UInt8] {
