@@ -88,6 +88,11 @@ extension AdmissionSegment {
         return counts
     }
 
+    /// How many requests of one responder run and wait.
+    func entryCount(ofOwner index: UInt32) -> Int {
+        (0..<highWater).count { unsafe entries[$0].owner == index && entries[$0].state != UInt32(ADMISSION_FREE) }
+    }
+
     private func mayRun(_ key: Int, running: Int) -> Bool {
         let limit = unsafe keys[key].concurrency
         return limit == 0 || running < Int(limit)

@@ -66,6 +66,9 @@ extension AdmissionGate {
     }
 
     /// The living responder that keeps this conversation: this one if it does, else the one that used it last.
+    ///
+    /// Another one that has as many requests as threads is not named: what is handed to it would wait, out of the queue's
+    /// sight, while others are free.
     public func findLive(_ hash: LiveHash) -> LiveOwner? { segment.withLock { $0.findLive(hash) } }
 
     /// Takes back one offer of this responder: its process goes on with a request, or ends.
@@ -126,7 +129,7 @@ extension AdmissionSegment {
         for row in 0..<liveHighWater where unsafe live[row].state == Self.kept && liveHash(row) == hash {
             if unsafe live[row].owner == owner { return LiveOwner(pid: getpid(), isSelf: true) }
             if let found, unsafe live[row].kept_since <= live[found].kept_since { continue }
-            if isLivingOwner(row) { found = row }
+            if canTakeRequest(ownerOf: row) { found = row }
         }
         return found.map { unsafe LiveOwner(pid: owners[Int(live[$0].owner)].pid, isSelf: false) }
     }
@@ -186,9 +189,10 @@ extension AdmissionSegment {
 
     private func liveHash(_ row: Int) -> LiveHash { unsafe LiveHash(high: live[row].hash.0, low: live[row].hash.1) }
 
-    /// Whether a row's owner lives; its index is another process's word.
-    private func isLivingOwner(_ row: Int) -> Bool {
+    /// Whether a row's owner lives and has a thread free; its index is another process's word.
+    private func canTakeRequest(ownerOf row: Int) -> Bool {
         let index = unsafe live[row].owner
-        return unsafe index < UInt32(ADMISSION_OWNERS) && owners[Int(index)].pid != 0 && isAlive(index)
+        guard index < UInt32(ADMISSION_OWNERS), unsafe owners[Int(index)].pid != 0, isAlive(index) else { return false }
+        return unsafe entryCount(ofOwner: index) < Int(owners[Int(index)].threads)
     }
 }

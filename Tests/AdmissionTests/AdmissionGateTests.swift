@@ -39,7 +39,7 @@ private func eventually(_ condition: () -> Bool) -> Bool {
 private func later(_ seconds: Double = 10) -> ContinuousClock.Instant { .now + .seconds(seconds) }
 
 /// Takes a place and holds it until told to let go.
-private final class Holder: Sendable {
+final class Holder: Sendable {
     private let letGo = Atomic<Bool>(false)
     let outcome = Mutex<String>("waiting")
 

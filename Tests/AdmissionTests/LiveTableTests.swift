@@ -128,6 +128,29 @@ import Testing
         #expect(next.scoreboard().responders.map(\.spares) == [0, 0])
     }
 
+    @Test func `a responder without a free thread is not named to others, and is to itself`() throws {
+        let bench = try Bench()
+        let gates = try (0..<3).map { _ in
+            try AdmissionGate(
+                path: bench.path, limits: .init(concurrency: 1, queueLimit: 9), threads: 2, onOrphans: { _ in })
+        }
+        #expect(gates[0].publishLive(Self.hash(1), limit: 5) == [])
+        let running = Holder(gates[0])
+        #expect(running.becomes("running"))
+        #expect(gates[1].findLive(Self.hash(1)) != nil)
+        let waiting = Holder(gates[0])
+        while gates[0].counts.waiting < 1 { usleep(1000) }
+        #expect(gates[1].findLive(Self.hash(1)) == nil)
+        #expect(gates[0].findLive(Self.hash(1))?.isSelf == true)
+        // Another one that keeps it and has a thread is.
+        #expect(gates[2].publishLive(Self.hash(1), limit: 5) == [])
+        #expect(gates[1].findLive(Self.hash(1)) != nil)
+        running.release()
+        #expect(waiting.becomes("running"))
+        #expect(gates[1].findLive(Self.hash(1)) != nil)
+        waiting.release()
+    }
+
     @Test func `a draining responder's conversations are gone, and none comes`() throws {
         let bench = try Bench()
         let gates = try Self.gates(bench, 2)
