@@ -145,10 +145,13 @@ private struct Checks {
         }
         do throws(SpareFailure) {
             let isProved = try proof.tried()
-            report.ok("SPARES", "\(settings.spares), \(isProved ? "warmed" : "started and not warmed: this CLI does not take it")")
+            report.ok(
+                "SPARES",
+                "\(settings.spares), \(isProved ? "warmed" : "started and not warmed: this CLI does not take it")")
         } catch {
             report.warning(
-                "SPARES", "a spare could not be warmed: \(error.cause)", fix: "try again on an idle machine; SPARES=0 does without")
+                "SPARES", "a spare could not be warmed: \(error.cause)",
+                fix: "try again on an idle machine; SPARES=0 does without")
         }
     }
 

@@ -233,7 +233,9 @@ final class Responder: Sendable {
         if dialect == .anthropic { header.append(("request-id", requestID)) }
         if error.kind == .auth { header.append(("WWW-Authenticate", "Bearer")) }
         // The official SDKs retry what looks passing; these do not pass by asking again.
-        if [.cliNotFound, .upstreamAuth, .sessionLimitReached].contains(error.kind) { header.append(("X-Should-Retry", "false")) }
+        if [.cliNotFound, .upstreamAuth, .sessionLimitReached].contains(error.kind) {
+            header.append(("X-Should-Retry", "false"))
+        }
         reply.reply(
             status: dialect.status(of: error), json: dialect.errorBody(error, requestID: requestID), header: header)
     }

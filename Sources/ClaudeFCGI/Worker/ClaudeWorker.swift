@@ -42,7 +42,8 @@ final class ClaudeWorker: @unchecked Sendable {
         let opening = hasTurn ? conversation.resume(turn) : conversation.start()
         hasTurn = true
         return pump.run(
-            &conversation, opening: opening, child: &process.child, request: &request, reply: &reply, deadline: deadline,
+            &conversation, opening: opening, child: &process.child, request: &request, reply: &reply,
+            deadline: deadline,
             delegate: &delegate)
     }
 

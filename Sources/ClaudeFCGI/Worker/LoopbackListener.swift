@@ -49,7 +49,8 @@ final class LoopbackListener: Sendable {
             while !isClosed.load(ordering: .relaxed) {
                 var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
                 guard unsafe poll(&entry, 1, 100) > 0 else { continue }
-                let connection = unsafe accept4(descriptor, __SOCKADDR_ARG(__sockaddr__: nil), nil, CInt(SOCK_CLOEXEC.rawValue))
+                let connection = unsafe accept4(
+                    descriptor, __SOCKADDR_ARG(__sockaddr__: nil), nil, CInt(SOCK_CLOEXEC.rawValue))
                 guard connection >= 0 else { continue }
                 answer(connection, bodies)
                 Glibc.close(connection)
@@ -91,7 +92,9 @@ final class LoopbackListener: Sendable {
     /// The request line, where the body begins, and its length; nil before the header is whole.
     private static func head(of bytes: [UInt8]) -> (line: String, bodyStart: Int, length: Int)? {
         let end = Array("\r\n\r\n".utf8)
-        guard let start = bytes.indices.dropLast(3).first(where: { Array(bytes[$0..<($0 + 4)]) == end }) else { return nil }
+        guard let start = bytes.indices.dropLast(3).first(where: { Array(bytes[$0..<($0 + 4)]) == end }) else {
+            return nil
+        }
         let lines = String(decoding: bytes[..<start], as: UTF8.self).split(separator: "\r\n")
         var length = 0
         for line in lines.dropFirst() where line.lowercased().hasPrefix("content-length:") {

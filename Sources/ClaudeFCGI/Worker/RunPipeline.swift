@@ -204,7 +204,8 @@ struct RunPipeline: Sendable {
         let pid = worker.process.child.pid
         log.cliPID = pid
         permit.record(
-            processGroup: pid, startTime: ProcessIdentity.startTime(of: pid) ?? 0, runSeconds: worker.process.id.seconds,
+            processGroup: pid, startTime: ProcessIdentity.startTime(of: pid) ?? 0,
+            runSeconds: worker.process.id.seconds,
             runCount: worker.process.id.count)
         permit.stage.enter(.running)
         let beginning = BeginningRequest(spares)

@@ -63,7 +63,8 @@ struct RunPump: ~Copyable {
     @available(*, noasync, message: "blocks")
     mutating func run(
         _ conversation: inout ClaudeConversation, opening: [ClaudeConversation.Action], child: inout ChildProcess,
-        request: inout FastCGIRequest, reply: inout ReplyWriter, deadline: ContinuousClock.Instant, delegate: inout some PumpDelegate
+        request: inout FastCGIRequest, reply: inout ReplyWriter, deadline: ContinuousClock.Instant,
+        delegate: inout some PumpDelegate
     ) -> PumpEnd {
         isAnswered = false
         perform(opening, &request, &reply, &delegate)

@@ -144,7 +144,9 @@ enum ClaudeDialogue {
             case .write(let bytes):
                 var left = bytes[...]
                 while !left.isEmpty {
-                    let count = unsafe left.withUnsafeBytes { unsafe Glibc.write(child.input, $0.baseAddress, $0.count) }
+                    let count = unsafe left.withUnsafeBytes {
+                        unsafe Glibc.write(child.input, $0.baseAddress, $0.count)
+                    }
                     if count > 0 {
                         left = left.dropFirst(count)
                     } else if errno == EAGAIN {
