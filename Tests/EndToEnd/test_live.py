@@ -9,6 +9,7 @@ import pytest
 from dialects import ANTHROPIC, CHATS, OPENAI, events_of
 from service import Service
 from talk import CITY, Talk, core, in_parallel, process_of
+from test_tools import PNG
 
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
 CLOCK = {"name": "clock", "description": "The time.", "input_schema": {"type": "object"}}
@@ -136,7 +137,6 @@ def test_sessions_go_on_in_their_process(live, fresh, mark, dialect):
     assert len(set(pids[:3])) == 1 and len(set(pids[3:])) == 3
 
 
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
 DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a text"}, "title": "T", "citations": {"enabled": True}}
 

@@ -10,8 +10,7 @@ import pytest
 from dialects import ANTHROPIC, CHATS, OPENAI
 from service import Service, alive, children, until
 from talk import CITY, in_parallel, process_of, sent, until_waiting, waiting
-
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+from test_tools import PNG
 
 
 @pytest.fixture(scope="module")
