@@ -1,0 +1,216 @@
+"""Processes that are started before there is a request for them: taken, refilled, replaced, and never noticed by who asks."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from dialects import ANTHROPIC, CHATS, OPENAI
+from service import Service, alive, children, until
+from talk import CITY, in_parallel, process_of, sent, until_waiting, waiting
+from test_tools import PNG
+
+
+@pytest.fixture(scope="module")
+def spare():
+    with Service(SPARES=2, MEMORY_HEADROOM=1, RESPONDERS=2, WORKER_CONCURRENCY=4) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def none():
+    with Service(RESPONDERS=1, WORKER_CONCURRENCY=4) as service:
+        yield service
+
+
+def ready(service, count=2):
+    """The spares' processes, when all are there and nothing else runs."""
+    until_waiting(service, count, 0)
+    return until(lambda: (found := set(service.clis())) and len(found) == count and found, 20, "spares alone")
+
+
+def test_a_request_takes_a_spare_and_another_one_is_started(spare):
+    before = ready(spare)
+    for dialect in CHATS:
+        answer = spare.post(dialect.path, dialect.body("[[say=hi]]"))
+        assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+        taken = process_of(spare, answer)
+        assert taken in before, f"{taken} is none of the spares {before}"
+        after = ready(spare)
+        assert taken not in after and len(after - before) == 1
+        before = after
+
+
+def test_without_spares_there_is_none(none):
+    assert waiting(none) == (0, 0) and none.clis() == []
+    answer = none.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+    assert answer.status_code == 200
+    none.no_cli()
+    assert waiting(none) == (0, 0)
+
+
+def test_a_killed_spare_costs_no_request(spare):
+    for _ in range(2):
+        killed = ready(spare)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        answers = in_parallel([lambda: spare.post(OPENAI.path, OPENAI.body("[[say=hi]]"))] * 2)
+        for answer in answers:
+            assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
+            assert process_of(spare, answer) not in killed
+    assert not any(alive(pid) for pid in killed) and not ready(spare) & killed
+
+
+def test_a_stopped_then_killed_spare_costs_no_request(spare):
+    """One that dies only after a request has taken it."""
+    stopped = ready(spare)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+
+    def ask():
+        return spare.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+
+    def kill():
+        until(lambda: spare.get("/health").json()["queue"]["processing"] == 1, 10, "a running request")
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
+
+    answer, _ = in_parallel([ask, kill])
+    assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
+    assert process_of(spare, answer) not in stopped
+
+
+def test_another_cli_file_replaces_the_spares(tmp_path):
+    path = tmp_path / "claude"
+    _copy(Path(os.environ["CLAUDE_PATH"]), path)
+    with Service(cli=path, SPARES=1, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        old, = ready(service, 1)
+        _copy(path, tmp_path / "new")
+        os.rename(tmp_path / "new", path)
+        answer = service.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+        assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
+        assert process_of(service, answer) != old
+        inode = path.stat().st_ino
+        until(
+            lambda: waiting(service) == (1, 0) and len(now := service.clis()) == 1 and os.stat(f"/proc/{now[0]}/exe").st_ino == inode,
+            40, "a spare of the new file")
+        assert not alive(old)
+
+
+def _copy(source, target):
+    shutil.copyfile(source, target)
+    target.chmod(0o755)
+
+
+def test_old_spares_are_replaced():
+    with Service(SPARES=1, SPARE_TTL=10, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        first, = ready(service, 1)
+        until(lambda: not alive(first), 40, "the end of an old spare")
+        ready(service, 1)
+
+
+def test_no_spare_where_memory_is_short():
+    with Service(SPARES=2, LIVE_MAX=8, MEMORY_HEADROOM=1_048_576, RESPONDERS=1) as service:
+        for dialect in CHATS:
+            answer = service.post(dialect.path, dialect.body("[[say=hi]]"))
+            assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+            assert service.request_line(answer.headers["x-request-id"])["cli.end"] != "kept"
+        assert waiting(service) == (0, 0)
+        service.no_cli()
+
+
+# ---- any request ------------------------------------------------------------------------------------------------------------
+
+FUNCTION = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": CITY}}
+TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY, "strict": True}}
+CALL = '[[tool=weather {"city": "Paris"}]]'
+HISTORY = (("user", "one"), ("assistant", "two"))
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+
+REQUESTS = {
+    "plain": {d: d.body("MARK [[say=hi]]") for d in CHATS},
+    "system": {d: d.body("MARK [[say=hi]]", system="Be terse. Ümläut 🎉\n\n# Environment") for d in CHATS},
+    "two systems": {
+        OPENAI: {"model": "sonnet", "messages": [
+            {"role": "system", "content": "One."}, {"role": "developer", "content": "Two."}, {"role": "user", "content": "MARK [[say=hi]]"}]},
+        ANTHROPIC: ANTHROPIC.body("MARK [[say=hi]]") | {"system": [
+            {"type": "text", "text": "One."}, {"type": "text", "text": "Two.", "cache_control": {"type": "ephemeral"}}]}},
+    "history": {d: d.body("MARK [[say=hi]]", system="Be terse.", history=HISTORY) for d in CHATS},
+    "opus": {d: d.body("MARK [[say=hi]]", model="opus") for d in CHATS},
+    "haiku": {d: d.body("MARK [[say=hi]]", model="haiku", system="Be terse.") for d in CHATS},
+    "a full name": {d: d.body("MARK [[say=hi]]", model="claude-opus-4-6") for d in CHATS},
+    "tools": {
+        OPENAI: OPENAI.body(f"MARK {CALL}", tools=[FUNCTION]), ANTHROPIC: ANTHROPIC.body(f"MARK {CALL}", tools=[TOOL])},
+    "tool choice": {
+        OPENAI: OPENAI.body("MARK", tools=[FUNCTION], tool_choice="required"),
+        ANTHROPIC: ANTHROPIC.body("MARK", tools=[TOOL], tool_choice={"type": "tool", "name": "weather"})},
+    "schema": {
+        OPENAI: OPENAI.body('MARK [[json={"city": "Rome"}]]', response_format=SCHEMA),
+        ANTHROPIC: ANTHROPIC.body('MARK [[json={"city": "Rome"}]]', output_config={"format": {"type": "json_schema", "schema": CITY}})},
+    "schema and system": {OPENAI: OPENAI.body('MARK [[json={"city": "Rome"}]]', system="Be terse.", response_format=SCHEMA)},
+    "two choices": {OPENAI: OPENAI.body("MARK [[say=hi]]", n=2)},
+    "limit": {d: d.body("MARK [[tokens=30]]", max_tokens=7) for d in CHATS},
+    "stop": {
+        OPENAI: OPENAI.body("MARK [[say=one two three]]", stop=["two"]),
+        ANTHROPIC: ANTHROPIC.body("MARK [[say=one two three]]", stop_sequences=["two"])},
+    "sampling": {d: d.body("MARK [[say=hi]]", temperature=0.3, top_p=0.9) for d in CHATS},
+    "thinking": {
+        OPENAI: OPENAI.body("MARK [[think=hm]] [[say=hi]]", reasoning_effort="high"),
+        ANTHROPIC: ANTHROPIC.body("MARK [[think=hm]] [[say=hi]]", max_tokens=4096, thinking={"type": "enabled", "budget_tokens": 2000})},
+    "no thinking": {ANTHROPIC: ANTHROPIC.body("MARK [[think=hm]] [[say=hi]]", thinking={"type": "disabled"})},
+    "image": {ANTHROPIC: {"model": "sonnet", "max_tokens": 99, "messages": [
+        {"role": "user", "content": [IMAGE, {"type": "text", "text": "MARK [[say=hi]]"}]}]}},
+    "no model": {OPENAI: {"messages": [{"role": "user", "content": "MARK [[say=hi]]"}]}},
+}
+CASES = [pytest.param(d, body, id=f"{name}-{d}") for name, bodies in REQUESTS.items() for d, body in bodies.items()]
+
+
+@pytest.mark.parametrize(("dialect", "body"), CASES)
+def test_what_reaches_the_model_is_the_same_with_a_spare(spare, none, mark, dialect, body):
+    text = _with_mark(body, mark)
+    before = ready(spare)
+    warm, cold = in_parallel([lambda: spare.post(dialect.path, text), lambda: none.post(dialect.path, text)])
+    assert warm.status_code == cold.status_code == 200, (warm.text, cold.text)
+    assert _said(dialect, warm) == _said(dialect, cold)
+    count = body.get("n", 1)
+    bodies = [[sent(entry["body"]) for entry in service.recorded(mark)] for service in (spare, none)]
+    assert bodies[0] == bodies[1] and len(bodies[0]) >= count
+    if "response_format" not in body and "output_config" not in body and count == 1:
+        assert process_of(spare, warm) in before, "it came to no spare"
+
+
+def _with_mark(body, mark):
+    if isinstance(body, dict):
+        return {name: _with_mark(value, mark) for name, value in body.items()}
+    if isinstance(body, list):
+        return [_with_mark(value, mark) for value in body]
+    return body.replace("MARK", mark) if isinstance(body, str) else body
+
+
+def _said(dialect, answer):
+    """An answer without what is another's each time."""
+    if dialect is OPENAI:
+        choices = answer.json()["choices"]
+        return [(choice["finish_reason"], choice["message"].get("content"), [
+            call["function"] for call in choice["message"].get("tool_calls") or []]) for choice in choices], answer.json()["usage"]
+    blocks = [{name: value for name, value in block.items() if name != "id"} for block in answer.json()["content"]]
+    return answer.json()["stop_reason"], blocks, answer.json()["usage"]
+
+
+def test_tokens_are_counted(spare, none):
+    body = {"model": "sonnet", "system": "Be terse.", "messages": [{"role": "user", "content": "How many tokens is this?"}], "tools": [TOOL]}
+    answers = [service.post("/v1/messages/count_tokens", body) for service in (spare, none)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json() and answers[0].json()["input_tokens"] > 1
+
+
+def test_the_end_of_a_responder_is_the_end_of_its_spares(spare):
+    ready(spare)
+    for responder in spare.responders():
+        own = children([responder])
+        os.kill(responder, signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in own), 10, "the end of its spares")
+    ready(spare)
