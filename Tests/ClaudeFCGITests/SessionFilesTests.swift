@@ -33,11 +33,11 @@ private final class Place {
 
 @Suite struct SessionTranscriptTests {
     @Test func `what the CLI has made is taken over, whatever the CLI calls the directory`() throws {
-        for name in ["-work-dir", "-a-shortened-name-1a2b"] {
+        for name in ["-srv-dir", "-a-shortened-name-1a2b"] {
             let place = try Place()
             let made = "\(place.cli)/projects/\(name)/\(id).jsonl"
             try place.write(made, "{}\n{}\n")
-            #expect(try place.transcript.take(workingDirectory: "/work/dir") == 6)
+            #expect(try place.transcript.take(workingDirectory: "/srv/dir") == 6)
             #expect(!Files.exists(made))
             #expect(try Files.read(place.transcript.path, limitBytes: 99) == "{}\n{}\n")
         }

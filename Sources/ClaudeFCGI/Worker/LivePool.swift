@@ -57,11 +57,8 @@ final class LivePool: Sendable {
         return Self.hash(request, model: model, client: client, turns: history)
     }
 
-    /// The responder that has a conversation, where it is another one.
-    func owner(of hash: LiveHash) -> Int32? {
-        guard let owner = gate.findLive(hash), !owner.isSelf else { return nil }
-        return owner.pid
-    }
+    /// The responder that has a conversation.
+    func owner(of hash: LiveHash) -> LiveOwner? { gate.findLive(hash) }
 
     /// Takes the process of a conversation.
     ///

@@ -40,13 +40,6 @@ struct ReplyWriter {
         append(body)
     }
 
-    /// Has nginx run the request again at another responder.
-    ///
-    /// - Parameter owner: The responder's process, by which its socket is named.
-    mutating func handOver(to owner: Int32) {
-        begin(status: 200, header: [("X-Accel-Redirect", "@claude_fcgi"), ("X-Responder", "r-\(owner).sock")])
-    }
-
     private static func reasonPhrase(_ status: Int) -> String {
         switch status {
         case 200: "OK"

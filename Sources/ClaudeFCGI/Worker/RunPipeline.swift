@@ -60,11 +60,10 @@ struct RunPipeline: Sendable {
             gate: gate)
         // Not for a run in the background: its caller has been answered.
         if runRequests.count == 1, hooks.prepare == nil, request.descriptor >= 0, !request.isHandedOver,
-            let conversation = live.continued(by: first, model: named, client: client.name),
-            let owner = live.owner(of: conversation)
+            let owner = otherOwner(of: first, named, client)
         {
-            reply.handOver(to: owner)
-            log.isHandedOver = true
+            log.isHandedOver = request.handOver(to: owner)
+            log.isAbandoned = !log.isHandedOver
             return
         }
         let place = AdmissionRequest(
@@ -87,6 +86,16 @@ struct RunPipeline: Sendable {
             log.error = error
             finishReply(&request, &reply, &log)
         }
+    }
+
+    /// The responder that has the process for a request, where it is another one: that of the conversation, or a spare.
+    private func otherOwner(of request: RunRequest, _ model: ResolvedModel, _ client: Client) -> Int32? {
+        if let conversation = live.continued(by: request, model: model, client: client.name),
+            let owner = live.owner(of: conversation)
+        {
+            return owner.isSelf ? nil : owner.pid
+        }
+        return request.fitsWarmProcess ? spares.otherOwner : nil
     }
 
     private func admit(
@@ -222,10 +231,9 @@ struct RunPipeline: Sendable {
                 live.expect(hash)
             }
         }
-        let retriesBefore = worker.conversation.retryCount
         let end = worker.run(plan.request, request: &request, reply: &reply, deadline: deadline, delegate: &sink)
         sink.answered = nil
-        let retries = worker.conversation.retryCount - retriesBefore
+        let retries = worker.conversation.retryCount
         gate.countRetries(retries)
         permit.stage.enter(.finishing)
         log.isAbandoned = end == .abandoned

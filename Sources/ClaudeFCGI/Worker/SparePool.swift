@@ -84,6 +84,18 @@ final class SparePool: Sendable {
         }
     }
 
+    /// Another responder that has a spare while this one has none: the kernel wakes one responder more often than the others.
+    var otherOwner: Int32? {
+        guard settings.spares > 0, state.withLock({ $0.spares.isEmpty }) else { return nil }
+        let board = gate.scoreboard()
+        let others = board.responders.filter { responder in
+            guard responder.spares > 0, responder.pid != getpid() else { return false }
+            // One whose threads are all taken would let the request wait.
+            return board.requests.count { $0.responderPID == responder.pid } < responder.threads
+        }
+        return others.max { $0.spares < $1.spares }?.pid
+    }
+
     /// A request waits for its first piece.
     func requestBegins() { beginning.add(1, ordering: .relaxed) }
 
