@@ -23,9 +23,10 @@ stress: ## the admission gate under random death, for minutes (ARGS="seconds see
 	swift build -c release --product AdmissionStress
 	.build/release/AdmissionStress $(or $(ARGS),180)
 
-bench: ## the service against the CLI by hand and a peer: ratios (ARGS="--only peer --json FILE"); then what a place at the gate costs
+bench: ## the service against the CLI by hand and a peer: ratios (ARGS="--only peer --json FILE"); then what a delta and a place at the gate cost
 	swift build -c release
 	PYTHONPATH=Benchmarks CLAUDE_PATH=$$(Scripts/claude-cli) CLAUDE_FCGI_BIN=$$PWD/.build/release .venv/bin/python -m bench $(ARGS)
+	.build/release/HotPathBenchmark
 	.build/release/AdmissionBenchmark
 
 fmt: ## format the Swift sources in place

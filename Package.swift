@@ -53,6 +53,9 @@ let package = Package(
         .executableTarget(
             name: "AdmissionBenchmark", dependencies: ["Admission", "CLinux"], path: "Benchmarks/AdmissionBenchmark",
             cSettings: gnu, swiftSettings: settings),
+        .executableTarget(
+            name: "HotPathBenchmark", dependencies: ["Dialects"], path: "Benchmarks/HotPathBenchmark",
+            swiftSettings: settings),
         .testTarget(name: "DialectsTests", dependencies: ["Dialects"], swiftSettings: settings),
         .testTarget(
             name: "OfflineUpstreamTests", dependencies: ["Dialects", "OfflineUpstream"], cSettings: gnu,

@@ -1,9 +1,11 @@
 /// What happens in a run, in the order a reply needs it.
+///
+/// There is one for each token, so what is large and rare is behind a pointer.
 public enum RunEvent: Sendable, Equatable {
     /// The CLI has begun the turn: its session's id and the model it will ask.
     case started(sessionID: String, model: String)
     /// The model begins a message. A run with tools of the CLI has several.
-    case messageStarted(id: String, model: String, usage: TokenUsage)
+    indirect case messageStarted(id: String, model: String, usage: TokenUsage)
     /// A part of the message begins.
     case blockStarted(AnswerBlock.Kind)
     /// A piece of the answer's text.
@@ -21,18 +23,18 @@ public enum RunEvent: Sendable, Equatable {
     /// What a tool of the CLI's own answered: the `tool_result` block, in the Messages API's form.
     case toolResult(JSONValue)
     /// The model's message has ended, and why.
-    case messageEnded(stopReason: StopReason, usage: TokenUsage)
+    indirect case messageEnded(stopReason: StopReason, usage: TokenUsage)
     /// The answer is whole: nothing of it follows. What the CLI reports of the run comes as ``finished(_:)``: behind it in a
     /// chat, before it in a run of Claude Code, where it is part of the answer.
     case answered
     /// How many tokens the prompt has, when only that was asked.
     case counted(tokens: Int)
     /// How full the account's limits are.
-    case rateLimit(RateLimit)
+    indirect case rateLimit(RateLimit)
     /// The turn has ended well.
-    case finished(RunSummary)
+    indirect case finished(RunSummary)
     /// The run failed.
-    case failed(APIError)
+    indirect case failed(APIError)
 
     /// Whether a client sees something of the answer in it.
     public var isContent: Bool {

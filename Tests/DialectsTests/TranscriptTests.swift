@@ -52,6 +52,21 @@ import Testing
         #expect(split.events == whole.events)
     }
 
+    /// A space behind a line's first brace is enough to keep it from the short way.
+    @Test(arguments: Transcript.requests)
+    func `pieces that are read by the parser give the same`(_ transcript: Transcript) throws {
+        let bytes = try transcript.bytes("cli.stdout.jsonl")
+        var short = try Replay(transcript)
+        try short.receive(bytes[...])
+        var long = try Replay(transcript)
+        for line in bytes.split(separator: 0x0A) {
+            try long.receive([UInt8(ascii: "{"), 0x20] + line.dropFirst() + [0x0A])
+        }
+        #expect(long.reply == short.reply)
+        #expect(long.written == short.written)
+        #expect(long.events == short.events)
+    }
+
     @Test(arguments: Transcript.requests, [1 as UInt64, 2, 3])
     func `a CLI that ends early never leaves an answer that looks whole`(
         _ transcript: Transcript, _ seed: UInt64

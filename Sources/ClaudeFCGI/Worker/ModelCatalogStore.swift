@@ -114,13 +114,11 @@ final class ModelCatalogStore: Sendable {
         _ = unsafe write(child.input, line, line.count)
         let deadline = ContinuousClock.now + patience
         var lines = LineBuffer(limitBytes: 16 << 20)
-        var chunk = [UInt8](repeating: 0, count: 65536)
         while true {
             var entry = pollfd(fd: child.output, events: Int16(POLLIN), revents: 0)
             let left = deadline - .now
             guard left > .zero, unsafe poll(&entry, 1, left.pollMilliseconds) > 0 else { return nil }
-            let count = unsafe read(child.output, &chunk, chunk.count)
-            guard count > 0, (try? lines.append(chunk[..<count])) != nil else { return nil }
+            guard let count = try? lines.read(from: child.output), count > 0 else { return nil }
             while let range = lines.nextLine() {
                 guard let json = try? JSONParser.parse(lines.bytes, in: range) else { return nil }
                 if json["type"]?.stringValue == "control_response" { return json["response"]?["response"] }

@@ -72,6 +72,16 @@ struct ReplyWriter {
         }
     }
 
+    /// Adds to the body in place.
+    ///
+    /// - Returns: Whether there was anything to add.
+    @discardableResult
+    mutating func append(_ write: (inout [UInt8]) -> Void) -> Bool {
+        let count = pending.count
+        write(&pending)
+        return pending.count > count
+    }
+
     /// Sends what nginx takes now.
     ///
     /// - Returns: False when the connection is gone.

@@ -24,7 +24,7 @@ enum PumpEnd: Equatable {
 /// What a run's pump tells, and asks for heartbeats.
 protocol PumpDelegate {
     /// When ``beat(_:)`` is wanted next; nil for never.
-    var nextBeat: ContinuousClock.Instant? { get }
+    var nextBeat: ContinuousClock.Instant? { mutating get }
     /// Takes an event; may append to the reply and finish the request.
     mutating func take(_ event: RunEvent, request: inout FastCGIRequest, reply: inout ReplyWriter)
     /// The time of ``nextBeat`` has come.
@@ -44,7 +44,6 @@ struct RunPump: ~Copyable {
     private var lines: LineBuffer
     private var input: [UInt8] = []
     private var written = 0
-    private var chunk = [UInt8](repeating: 0, count: 65536)
     private(set) var errorTail: [UInt8] = []
     private var isOutputOpen = true
     private var isErrorOpen = true
@@ -126,10 +125,10 @@ struct RunPump: ~Copyable {
                 }
             }
             writeInput(&child)
-            let count = unsafe read(child.output, &chunk, chunk.count)
+            guard let count = try? lines.read(from: child.output) else { return false }
             if count < 0, errno == EINTR { continue }
             if count < 0 { return errno == EAGAIN }
-            guard count > 0, (try? lines.append(chunk[..<count])) != nil else { return false }
+            if count == 0 { return false }
         }
     }
 
@@ -147,7 +146,7 @@ struct RunPump: ~Copyable {
                     input += bytes
                 }
             case .event(let event):
-                if event == .answered { isAnswered = true }
+                if case .answered = event { isAnswered = true }
                 delegate.take(event, request: &request, reply: &reply)
             case .end: break
             }
@@ -161,14 +160,10 @@ struct RunPump: ~Copyable {
         _ conversation: inout ClaudeConversation, _ child: borrowing ChildProcess, _ request: inout FastCGIRequest,
         _ reply: inout ReplyWriter, _ delegate: inout some PumpDelegate
     ) -> Bool {
-        let count = unsafe read(child.output, &chunk, chunk.count)
-        if count < 0 { return false }
-        if count == 0 {
-            isOutputOpen = false
-            return false
-        }
         do throws(LineBuffer.LineTooLong) {
-            try lines.append(chunk[..<count])
+            let count = try lines.read(from: child.output)
+            if count == 0 { isOutputOpen = false }
+            if count <= 0 { return false }
         } catch {
             let failure = conversation.lineTooLong(limitBytes: error.limitBytes)
             perform(failure, &request, &reply, &delegate)
@@ -181,6 +176,7 @@ struct RunPump: ~Copyable {
     }
 
     private mutating func readErrors(_ child: borrowing ChildProcess) {
+        var chunk = [UInt8](repeating: 0, count: 4 * Self.errorTailBytes)
         let count = unsafe read(child.errorOutput, &chunk, chunk.count)
         if count == 0 { isErrorOpen = false }
         if count <= 0 { return }
@@ -202,5 +198,14 @@ struct RunPump: ~Copyable {
             input = []
             written = 0
         }
+    }
+}
+
+extension LineBuffer {
+    /// Reads once.
+    ///
+    /// - Returns: As read(2); `errno` is its.
+    mutating func read(from descriptor: CInt) throws(LineTooLong) -> Int {
+        unsafe try append { unsafe Glibc.read(descriptor, $0.baseAddress, $0.count) }
     }
 }

@@ -38,12 +38,20 @@ struct RunHooks {
 
 /// Turns a run's events into its reply, over all attempts, and keeps a silent stream's connection open.
 struct RunSink: PumpDelegate {
+    private enum Form {
+        case stream
+        case whole(([Answer], Duration) -> JSONValue)
+        case none
+    }
+
     /// Between two heartbeats.
     private static let heartbeatInterval = Duration.seconds(15)
     /// Between two looks at whether a run without a client is still wanted.
     private static let cancelInterval = Duration.milliseconds(200)
 
-    private var form: ReplyForm
+    private let form: Form
+    /// Of a stream; changed in place.
+    private var encoder: (any StreamEncoder)?
     private let dialect: Dialect
     private let requestID: String
     private let started: ContinuousClock.Instant
@@ -55,7 +63,9 @@ struct RunSink: PumpDelegate {
     /// The answers that are whole; the last is the one that is being made.
     private var answers = [Answer()]
     private var firstByte: ContinuousClock.Instant?
-    private(set) var nextBeat: ContinuousClock.Instant?
+    private var beat: ContinuousClock.Instant?
+    /// Whether something has been written since the clock was looked at.
+    private var hasWritten = false
     /// Why the attempt failed.
     private(set) var error: APIError?
     /// Whether something of the answer has been written: then it can't be begun again.
@@ -75,7 +85,13 @@ struct RunSink: PumpDelegate {
         form: ReplyForm, dialect: Dialect, requestID: String, headers: ReplyHeaders, choiceCount: Int,
         hooks: RunHooks, started: ContinuousClock.Instant, heartbeatAfter: Duration, gate: AdmissionGate
     ) {
-        self.form = form
+        switch form {
+        case .stream(let encoder):
+            self.form = .stream
+            self.encoder = encoder
+        case .whole(let render): self.form = .whole(render)
+        case .none: self.form = .none
+        }
         self.dialect = dialect
         self.requestID = requestID
         self.headers = headers
@@ -83,8 +99,8 @@ struct RunSink: PumpDelegate {
         self.hooks = hooks
         self.started = started
         self.gate = gate
-        if case .stream = form { nextBeat = started + heartbeatAfter }
-        if case .none = form { nextBeat = started + Self.cancelInterval }
+        if case .stream = form { beat = started + heartbeatAfter }
+        if case .none = form { beat = started + Self.cancelInterval }
     }
 
     /// The CLI session's id.
@@ -128,7 +144,7 @@ struct RunSink: PumpDelegate {
     ///
     /// - Returns: False when that failed: the run has.
     private mutating func keep(_ event: RunEvent) -> Bool {
-        guard event == .answered, isLastChoice else { return true }
+        guard case .answered = event, isLastChoice else { return true }
         answered?(answers[answers.count - 1])
         guard let keep = hooks.keep else { return true }
         do throws(APIError) {
@@ -155,10 +171,7 @@ struct RunSink: PumpDelegate {
 
     /// Hands on what was held back.
     mutating func release(isKept: Bool, request: inout FastCGIRequest, reply: inout ReplyWriter) {
-        if !isKept, case .stream(var encoder) = form {
-            encoder.conversationIsNotKept()
-            form = .stream(encoder)
-        }
+        if !isKept { encoder?.conversationIsNotKept() }
         for event in held { pass(event, &request, &reply) }
     }
 
@@ -170,23 +183,15 @@ struct RunSink: PumpDelegate {
             beginning?.end()
         }
         switch form {
-        case .stream(var encoder):
+        case .stream:
             // What a stream has sent need not be kept.
             if !event.isContent || hooks.keep != nil || answered != nil { answers[answers.count - 1].append(event) }
             guard keep(event) else { return }
-            var out: [UInt8] = []
-            encoder.encode(event, into: &out)
-            form = .stream(encoder)
-            if !out.isEmpty {
-                beginStream(&reply)
-                reply.append(out)
-                hasContent = true
-                nextBeat = .now + Self.heartbeatInterval
-            }
+            write(event, &reply)
         case .whole(let render):
             answers[answers.count - 1].append(event)
             guard keep(event) else { return }
-            if event == .answered, isLastChoice, !reply.hasBegun {
+            if case .answered = event, isLastChoice, !reply.hasBegun {
                 reply.reply(status: 200, json: render(answers, .now - started), header: headers.all(.now))
                 hasContent = true
             }
@@ -194,16 +199,42 @@ struct RunSink: PumpDelegate {
             answers[answers.count - 1].append(event)
             if hooks.observe != nil, event.isContent { hasContent = true }
             guard keep(event) else { return }
-            if event == .answered, isLastChoice {
+            if case .answered = event, isLastChoice {
                 hasContent = true
-                nextBeat = nil
+                beat = nil
             }
             return
         }
         // The answer is out: the client need not wait for the CLI's report and end.
-        if event == .answered, isLastChoice, hasContent, reply.flush(to: request), !reply.isPending {
+        if case .answered = event, isLastChoice, hasContent, reply.flush(to: request), !reply.isPending {
             request.finish()
-            nextBeat = nil
+            beat = nil
+            hasWritten = false
+        }
+    }
+
+    /// Adds what the event becomes in a stream, where that is anything.
+    private mutating func write(_ event: RunEvent, _ reply: inout ReplyWriter) {
+        if reply.hasBegun {
+            guard reply.append({ encoder?.encode(event, into: &$0) }) else { return }
+        } else {
+            var out: [UInt8] = []
+            encoder?.encode(event, into: &out)
+            if out.isEmpty { return }
+            beginStream(&reply)
+            reply.append(out)
+        }
+        hasContent = true
+        hasWritten = true
+    }
+
+    /// When the client must hear something, if it hears nothing before.
+    var nextBeat: ContinuousClock.Instant? {
+        // Once for all that came together: it costs as much as a delta.
+        mutating get {
+            if hasWritten { beat = .now + Self.heartbeatInterval }
+            hasWritten = false
+            return beat
         }
     }
 
@@ -215,7 +246,7 @@ struct RunSink: PumpDelegate {
     mutating func beat(_ reply: inout ReplyWriter) {
         if case .none = form {
             isCancelled = hooks.isCancelled?() ?? false
-            nextBeat = .now + Self.cancelInterval
+            beat = .now + Self.cancelInterval
             return
         }
         beginStream(&reply)
@@ -223,7 +254,7 @@ struct RunSink: PumpDelegate {
         dialect.appendHeartbeat(to: &out)
         reply.append(out)
         gate.countHeartbeat()
-        nextBeat = .now + Self.heartbeatInterval
+        beat = .now + Self.heartbeatInterval
     }
 
     /// Notes why the attempt failed; the first reason counts.
@@ -231,11 +262,9 @@ struct RunSink: PumpDelegate {
 
     /// Ends a stream that has begun with an error event.
     mutating func tell(_ failure: APIError, reply: inout ReplyWriter) {
-        guard reply.hasBegun, case .stream(var encoder) = form else { return }
-        var out: [UInt8] = []
-        encoder.encode(failure: failure, requestID: requestID, into: &out)
-        form = .stream(encoder)
-        reply.append(out)
+        guard reply.hasBegun else { return }
+        let requestID = requestID
+        reply.append { encoder?.encode(failure: failure, requestID: requestID, into: &$0) }
     }
 
     private func beginStream(_ reply: inout ReplyWriter) {

@@ -114,7 +114,6 @@ enum ClaudeDialogue {
         deadline: ContinuousClock.Instant,
         receive: ([UInt8], Range<Int>) -> ([ClaudeConversation.Action], isOver: Bool)
     ) -> Bool {
-        var chunk = [UInt8](repeating: 0, count: 65536)
         guard write(opening, child, deadline) else { return false }
         while true {
             while let range = lines.nextLine() {
@@ -128,9 +127,9 @@ enum ClaudeDialogue {
             let ready = unsafe poll(&entry, 1, left.pollMilliseconds)
             if ready < 0, errno == EINTR { continue }
             guard ready > 0 else { return false }
-            let count = unsafe read(child.output, &chunk, chunk.count)
+            guard let count = try? lines.read(from: child.output) else { return false }
             if count < 0, errno == EAGAIN || errno == EINTR { continue }
-            guard count > 0, (try? lines.append(chunk[..<count])) != nil else { return false }
+            if count <= 0 { return false }
         }
     }
 

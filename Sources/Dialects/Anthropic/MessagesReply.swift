@@ -47,6 +47,8 @@ public struct MessagesStream: StreamEncoder {
     private var isStarted = false
     private var index = 0
     private var ended: (reason: StopReason, usage: TokenUsage)?
+    /// Of the open block's deltas.
+    private var frame: DeltaFrame?
 
     /// A stream's encoder.
     public init() {}
@@ -66,16 +68,13 @@ public struct MessagesStream: StreamEncoder {
                     ]
                 ], to: &out)
         case .blockStarted(let kind):
+            frame = DeltaFrame { append(delta: Self.delta(kind, .string($0)), to: &$1) }
             append(
                 "content_block_start", ["index": .integer(index), "content_block": AnswerBlock(kind).json], to: &out)
-        case .text(let piece): append(delta: "text_delta", "text", piece, to: &out)
-        case .thinking(let piece): append(delta: "thinking_delta", "thinking", piece, to: &out)
-        case .signature(let piece): append(delta: "signature_delta", "signature", piece, to: &out)
-        case .toolInput(let piece): append(delta: "input_json_delta", "partial_json", piece, to: &out)
-        case .citation(let citation):
-            append(
-                "content_block_delta",
-                ["index": .integer(index), "delta": ["type": "citations_delta", "citation": citation]], to: &out)
+        case .text(let piece), .thinking(let piece), .toolInput(let piece): frame?.append(piece, to: &out)
+        case .signature(let signature):
+            append(delta: ["type": "signature_delta", "signature": .string(signature)], to: &out)
+        case .citation(let citation): append(delta: ["type": "citations_delta", "citation": citation], to: &out)
         case .blockEnded:
             append("content_block_stop", ["index": .integer(index)], to: &out)
             index += 1
@@ -102,16 +101,16 @@ public struct MessagesStream: StreamEncoder {
         Dialect.anthropic.appendErrorEvent(error, requestID: requestID, to: &out)
     }
 
-    /// One delta that is mostly text: written without a tree, because there is one for each token.
-    private func append(delta type: String, _ member: String, _ text: String, to out: inout [UInt8]) {
-        ServerSentEvents.append(event: "content_block_delta", to: &out)
-        JSONWriter.append(raw: #"data: {"type":"content_block_delta","index":\#(index),"delta":{"type":""#, to: &out)
-        JSONWriter.append(raw: type, to: &out)
-        JSONWriter.append(raw: #"",""#, to: &out)
-        JSONWriter.append(raw: member, to: &out)
-        JSONWriter.append(raw: #"":"#, to: &out)
-        JSONWriter.append(string: text, to: &out)
-        JSONWriter.append(raw: "}}\n\n", to: &out)
+    private static func delta(_ kind: AnswerBlock.Kind, _ piece: JSONValue) -> JSONValue {
+        switch kind {
+        case .text: ["type": "text_delta", "text": piece]
+        case .thinking, .redactedThinking: ["type": "thinking_delta", "thinking": piece]
+        case .toolUse: ["type": "input_json_delta", "partial_json": piece]
+        }
+    }
+
+    private func append(delta: JSONValue, to out: inout [UInt8]) {
+        append("content_block_delta", ["index": .integer(index), "delta": delta], to: &out)
     }
 
     private func append(_ name: String, _ fields: JSONValue, to out: inout [UInt8]) {

@@ -28,6 +28,17 @@ extension ClaudeConversation {
         else { return [] }
         var events: [RunEvent] = []
         let verdict = reader.receive(event, into: &events)
+        return tell(events, verdict)
+    }
+
+    /// A piece of the model's message, read without the rest of its line.
+    mutating func delta(_ line: DeltaLine) -> [Action] {
+        var events: [RunEvent] = []
+        let verdict = reader.receive(line, into: &events)
+        return tell(events, verdict)
+    }
+
+    private mutating func tell(_ events: [RunEvent], _ verdict: MessageReader.Verdict) -> [Action] {
         collect(events)
         let actions = events.map { Action.event($0) }
         switch verdict {

@@ -108,6 +108,7 @@ public struct ClaudeConversation: Sendable {
     public mutating func receive(_ bytes: [UInt8], in range: Range<Int>) -> [Action] {
         guard state != .parked else { return receiveParked(bytes, in: range) }
         guard state != .ended, !range.isEmpty else { return [] }
+        if state == .running, !turn.isAnswered, let delta = DeltaLine(bytes, in: range) { return self.delta(delta) }
         let line: JSONValue
         do throws(JSONError) {
             line = try JSONParser.parse(bytes, in: range)

@@ -153,10 +153,19 @@ struct MessageReader: Sendable {
         }
     }
 
-    private mutating func delta(_ delta: JSONValue?, into events: inout [RunEvent]) -> Verdict {
-        switch delta?["type"]?.stringValue {
-        case "text_delta" where open == .text:
-            guard let piece = delta?["text"]?.stringValue, !piece.isEmpty else { break }
+    /// Takes a piece of the message that was read without the rest of its line.
+    mutating func receive(_ line: DeltaLine, into events: inout [RunEvent]) -> Verdict {
+        guard isMessageOpen else { return .goesOn }
+        return delta(line.kind, line.piece, into: &events)
+    }
+
+    private mutating func delta(
+        _ kind: DeltaLine.Kind, _ piece: String?, into events: inout [RunEvent]
+    ) -> Verdict {
+        guard let piece else { return .goesOn }
+        switch kind {
+        case .text:
+            guard open == .text, !piece.isEmpty else { break }
             hasText = true
             switch scanner.scan(piece) {
             case .text(let piece): append(piece, into: &events)
@@ -165,17 +174,25 @@ struct MessageReader: Sendable {
                 stop(at: word, into: &events)
                 return .cut
             }
-        case "thinking_delta" where open == .thinking:
-            if let piece = delta?["thinking"]?.stringValue, !piece.isEmpty { emit(.thinking(piece), into: &events) }
-        case "signature_delta" where open == .thinking:
-            if let piece = delta?["signature"]?.stringValue { emit(.signature(piece), into: &events) }
-        case "input_json_delta":
-            guard let piece = delta?["partial_json"]?.stringValue else { break }
+        case .thinking:
+            if open == .thinking, !piece.isEmpty { emit(.thinking(piece), into: &events) }
+        case .toolInput:
             if open == .structured {
                 structured += piece
             } else if open == .tool {
                 emit(.toolInput(piece), into: &events)
             }
+        }
+        return .goesOn
+    }
+
+    private mutating func delta(_ delta: JSONValue?, into events: inout [RunEvent]) -> Verdict {
+        switch delta?["type"]?.stringValue {
+        case "text_delta": return self.delta(.text, delta?["text"]?.stringValue, into: &events)
+        case "thinking_delta": return self.delta(.thinking, delta?["thinking"]?.stringValue, into: &events)
+        case "input_json_delta": return self.delta(.toolInput, delta?["partial_json"]?.stringValue, into: &events)
+        case "signature_delta" where open == .thinking:
+            if let piece = delta?["signature"]?.stringValue { emit(.signature(piece), into: &events) }
         case "citations_delta" where open == .text:
             if let citation = delta?["citation"] { emit(.citation(citation), into: &events) }
         default: break

@@ -41,22 +41,39 @@ public enum JSONWriter {
     /// U+2028 and U+2029 go out as they are: JSON allows them, and SSE splits at CR and LF only.
     public static func append(string text: String, to out: inout [UInt8]) {
         out.append(UInt8(ascii: "\""))
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
-                out.append(UInt8(ascii: "\\"))
-                out.append(byte)
-            case 0x0A: append(raw: "\\n", to: &out)
-            case 0x0D: append(raw: "\\r", to: &out)
-            case 0x09: append(raw: "\\t", to: &out)
-            case 0..<0x20, 0x7F:
-                append(raw: "\\u00", to: &out)
-                out.append(hexDigit(byte >> 4))
-                out.append(hexDigit(byte & 15))
-            default: out.append(byte)
+        var text = text
+        text.withUTF8 { bytes in
+            // Runs that need no escape are copied at once: nearly every text is a single one.
+            var start = 0
+            for index in 0..<bytes.count {
+                let byte = unsafe bytes[index]
+                guard needsEscape(byte) else { continue }
+                unsafe out.append(contentsOf: bytes[start..<index])
+                append(escaped: byte, to: &out)
+                start = index + 1
             }
+            unsafe out.append(contentsOf: bytes[start...])
         }
         out.append(UInt8(ascii: "\""))
+    }
+
+    private static func needsEscape(_ byte: UInt8) -> Bool {
+        byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") || byte == 0x7F
+    }
+
+    private static func append(escaped byte: UInt8, to out: inout [UInt8]) {
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+            out.append(UInt8(ascii: "\\"))
+            out.append(byte)
+        case 0x0A: append(raw: "\\n", to: &out)
+        case 0x0D: append(raw: "\\r", to: &out)
+        case 0x09: append(raw: "\\t", to: &out)
+        default:
+            append(raw: "\\u00", to: &out)
+            out.append(hexDigit(byte >> 4))
+            out.append(hexDigit(byte & 15))
+        }
     }
 
     private static func hexDigit(_ value: UInt8) -> UInt8 { value < 10 ? 0x30 + value : 0x61 + value - 10 }

@@ -70,6 +70,8 @@ public struct ChatCompletionsStream: StreamEncoder {
     private var hasRole = false
     private var toolCount = 0
     private var isToolEmpty = false
+    /// Of the open block's deltas; nil where they are not shown.
+    private var frame: DeltaFrame?
     private var ended: (reason: StopReason, usage: TokenUsage)?
     private var usage = TokenUsage()
 
@@ -85,16 +87,23 @@ public struct ChatCompletionsStream: StreamEncoder {
         switch event {
         case .messageStarted(let id, let model, _):
             if head.isEmpty { makeHead(id: ChatCompletionsReply.id(id, context), model: model) }
-        case .text(let piece): append(delta: #""content":"#, text: piece, end: "", to: &out)
-        case .thinking(let piece):
-            if options.showsThinking { append(delta: #""reasoning_content":"#, text: piece, end: "", to: &out) }
-        case .blockStarted(.toolUse(let id, let name)): toolStarted(id: id, name: name, to: &out)
-        case .blockStarted: appendRole(content: #""""#, to: &out)
+        case .text(let piece), .thinking(let piece): frame?.append(piece, to: &out)
+        case .blockStarted(let kind):
+            if case .toolUse(let id, let name) = kind {
+                toolStarted(id: id, name: name, to: &out)
+            } else {
+                appendRole(content: #""""#, to: &out)
+            }
+            frame = deltaFrame(kind)
         case .toolInput(let piece):
-            if !piece.isEmpty { append(toolInput: piece, to: &out) }
+            guard !piece.isEmpty else { break }
+            isToolEmpty = false
+            frame?.append(piece, to: &out)
         case .blockEnded:
             // The vendor's clients parse what a tool is called with, also where the model wrote nothing.
-            if isToolEmpty { append(toolInput: "{}", to: &out) }
+            if isToolEmpty { frame?.append("{}", to: &out) }
+            isToolEmpty = false
+            frame = nil
         case .messageEnded(let stopReason, let usage):
             ended = (stopReason, (ended?.usage ?? TokenUsage()) + usage)
         case .answered: answered(to: &out)
@@ -122,17 +131,6 @@ public struct ChatCompletionsStream: StreamEncoder {
             let id = String(decoding: quotedID, as: UTF8.self)
             let call = #"{"index":\#(toolCount - 1),"id":\#(id),"type":"function","function":\#(function)}"#
             appendChunk(delta: #"{"tool_calls":[\#(call)]}"#, finishReason: nil, to: &out)
-        }
-    }
-
-    private mutating func append(toolInput piece: String, to out: inout [UInt8]) {
-        isToolEmpty = false
-        if options.usesLegacyFunctions {
-            append(delta: #""function_call":{"arguments":"#, text: piece, end: "}", to: &out)
-        } else {
-            append(
-                delta: #""tool_calls":[{"index":\#(toolCount - 1),"function":{"arguments":"#, text: piece, end: "}}]",
-                to: &out)
         }
     }
 
@@ -179,15 +177,21 @@ public struct ChatCompletionsStream: StreamEncoder {
         appendChunk(delta: #"{"role":"assistant","content":\#(content),"refusal":null}"#, finishReason: nil, to: &out)
     }
 
-    /// One delta that is mostly text: written without a tree, because there is one for each token.
-    private func append(delta start: String, text: String, end: String, to out: inout [UInt8]) {
-        out.append(contentsOf: head)
-        JSONWriter.append(raw: #"[{"index":\#(choice),"delta":{"#, to: &out)
-        JSONWriter.append(raw: start, to: &out)
-        JSONWriter.append(string: text, to: &out)
-        JSONWriter.append(raw: end, to: &out)
-        JSONWriter.append(raw: #"},"logprobs":null,"finish_reason":null}]"#, to: &out)
-        appendTail(usage: options.includesUsage ? "null" : nil, to: &out)
+    private func deltaFrame(_ kind: AnswerBlock.Kind) -> DeltaFrame? {
+        switch kind {
+        case .text: deltaFrame { ["content": $0] }
+        case .thinking, .redactedThinking: options.showsThinking ? deltaFrame { ["reasoning_content": $0] } : nil
+        case .toolUse where options.usesLegacyFunctions: deltaFrame { ["function_call": ["arguments": $0]] }
+        case .toolUse:
+            deltaFrame { ["tool_calls": [["index": .integer(toolCount - 1), "function": ["arguments": $0]]]] }
+        }
+    }
+
+    private func deltaFrame(_ delta: (JSONValue) -> JSONValue) -> DeltaFrame {
+        DeltaFrame { piece, out in
+            let text = String(decoding: JSONWriter.bytes(delta(.string(piece))), as: UTF8.self)
+            appendChunk(delta: text, finishReason: nil, to: &out)
+        }
     }
 
     private func appendChunk(delta: String, finishReason: String?, to out: inout [UInt8]) {

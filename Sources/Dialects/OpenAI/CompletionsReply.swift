@@ -42,6 +42,8 @@ public struct CompletionsStream: StreamEncoder {
     /// One a choice: what is put before its answer.
     private let prompts: [String]
     private var head: [(String, JSONValue)] = []
+    /// Of the choice's deltas.
+    private var frame: DeltaFrame?
     private var choice = 0
     private var hasBegun = false
     private var ended: (reason: StopReason, usage: TokenUsage)?
@@ -63,9 +65,12 @@ public struct CompletionsStream: StreamEncoder {
                 answer.append(.messageStarted(id: id, model: model, usage: usage))
                 head = CompletionsReply.head(answer, context)
             }
-            if !hasBegun, !prompts[choice].isEmpty { append(text: prompts[choice], to: &out) }
+            frame = DeltaFrame { piece, out in
+                append([CompletionsReply.choice(piece, index: choice, finishReason: nil)], nil, to: &out)
+            }
+            if !hasBegun, !prompts[choice].isEmpty { frame?.append(prompts[choice], to: &out) }
             hasBegun = true
-        case .text(let piece): append(text: piece, to: &out)
+        case .text(let piece): frame?.append(piece, to: &out)
         case .messageEnded(let stopReason, let usage):
             ended = (stopReason, (ended?.usage ?? TokenUsage()) + usage)
         case .answered:
@@ -84,10 +89,6 @@ public struct CompletionsStream: StreamEncoder {
     /// Appends the event that ends a stream which fails.
     public mutating func encode(failure error: APIError, requestID: String, into out: inout [UInt8]) {
         Dialect.openAI.appendErrorEvent(error, requestID: requestID, to: &out)
-    }
-
-    private func append(text: String, to out: inout [UInt8]) {
-        append([CompletionsReply.choice(text, index: choice, finishReason: nil)], nil, to: &out)
     }
 
     private func append(_ choices: [JSONValue], _ usage: TokenUsage?, to out: inout [UInt8]) {
