@@ -11,8 +11,16 @@ struct ClaudeEnvironment: Sendable {
         "MAX_THINKING_TOKENS", "IS_SANDBOX",
     ]
     private static let prefixes = [
-        "ANTHROPIC_", "CLAUDE_", "AWS_", "AZURE_", "GOOGLE_CLOUD_", "VERTEX_", "BEDROCK_", "LC_",
+        "ANTHROPIC_", "CLAUDE_", "AWS_", "AZURE_", "GOOGLE_CLOUD_", "VERTEX_", "BEDROCK_", "LC_", "BUN_",
     ]
+
+    /// For the runtime of a CLI without tools, where the operator has not set it.
+    ///
+    /// The runtime's own timer collects garbage whenever the process is idle, throws away what it has compiled, and begins in
+    /// the middle of the next turn. Without it a spare costs a third less CPU and a turn in a live process takes a tenth less
+    /// time, for some 15 MB a process (2.1.332); garbage is still collected as it comes up. Tools could be programs of the
+    /// same runtime, and get nothing.
+    private static let runtime = [("BUN_GC_TIMER_DISABLE", "1")]
 
     /// What a CLI session sets for its children.
     ///
@@ -62,14 +70,17 @@ struct ClaudeEnvironment: Sendable {
     ///   - temporaryDirectory: The run's own; the CLI leaves sockets and probes there.
     ///   - marker: The run's id.
     ///   - retries: How often the CLI may ask its upstream again: what is left of the request's attempts.
-    ///   - readsAttachments: False adds the second lock against `@path` in a caller's text.
-    func entries(temporaryDirectory: String, marker: String, retries: Int, readsAttachments: Bool) -> [String] {
+    ///   - hasTools: False adds the second lock against `@path` in a caller's text.
+    func entries(temporaryDirectory: String, marker: String, retries: Int, hasTools: Bool) -> [String] {
         var all = inherited
         all["TMPDIR"] = temporaryDirectory
         all["CLAUDE_CODE_TMPDIR"] = temporaryDirectory
         all[Self.runMarker] = marker
         all["CLAUDE_CODE_MAX_RETRIES"] = String(retries)
-        if !readsAttachments { all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1" }
+        if !hasTools {
+            all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1"
+            all.merge(Self.runtime) { own, _ in own }
+        }
         return all.map { "\($0.key)=\($0.value)" }
     }
 
