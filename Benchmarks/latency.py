@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Tests/EndToEnd"))
 
 from dialects import ANTHROPIC, OPENAI  # noqa: E402
-from service import Dechunker, Service, cpu_seconds  # noqa: E402
+from service import Dechunker, Service, cpu_seconds, thread_seconds  # noqa: E402
 
 STAMP = re.compile(rb'"(?:text|content)":"(\d+\.\d+) "')
 
@@ -73,7 +73,7 @@ def health_times(service, requests):
 
 def cpu_of_one_stream(service, tokens, dialect=OPENAI):
     """CPU seconds of the responders and of the CLI for one answer; a CLI's own is read until just before its end."""
-    before = {pid: cpu_seconds(pid) for pid in service.responders()}
+    before = {pid: thread_seconds(pid) for pid in service.responders()}
     cli = [0.0]
     done = threading.Event()
 
@@ -97,7 +97,7 @@ def cpu_of_one_stream(service, tokens, dialect=OPENAI):
     deltas = len(re.findall(rb'"(?:text|content)":"tok\d+ "', text))
     assert deltas == tokens, f"{deltas} of {tokens} deltas arrived"
     service.no_cli()
-    own = sum(cpu_seconds(pid) - seconds for pid, seconds in before.items())
+    own = sum(thread_seconds(pid) - seconds for pid, seconds in before.items())
     return own, cli[0], took
 
 

@@ -35,7 +35,7 @@ class ByHand:
     def close(self):
         self._directory.cleanup()
 
-    def ask(self, turns, system="You are brief.", tools=(), until="result"):
+    def ask(self, turns, system="You are brief.", tools=(), until="result", model="sonnet"):
         """Puts a conversation to a fresh process.
 
         - turns: (role, text or blocks), the last one the user's.
@@ -47,7 +47,7 @@ class ByHand:
         reading = Reading()
         began = time.perf_counter()
         process = subprocess.Popen(
-            [self.cli, *ARGUMENTS, "--system-prompt", system, "--model", "sonnet"], cwd=self._directory.name, env=environment,
+            [self.cli, *ARGUMENTS, "--system-prompt", system, "--model", model], cwd=self._directory.name, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             for role, content in turns[:-1]:

@@ -1,7 +1,7 @@
 """Samples, ratios of them, and their table.
 
 Machines differ, and one machine differs from minute to minute: a figure is a ratio of two things that were measured in turn in the same run.
-Absolute values stand in the JSON only.
+Absolute values stand in the JSON only, and beside a bar that is one.
 """
 
 import json
@@ -29,8 +29,10 @@ class Figures:
         self.rows = []
         self.notes = []
 
-    def ratio(self, subject, name, values, base, base_name, unit, bar=None):
+    def ratio(self, subject, name, values, base, base_name, unit, bar=None, limit=None):
         """Compares two series of samples by their medians.
+
+        - bar: what the ratio should be at most. limit: what the median itself should be at most, in the unit.
 
         The spread is that of each sample over the base's sample of the same round, where there are as many, else over the base's median.
         """
@@ -39,7 +41,7 @@ class Figures:
         low, high = spread([value / (other or base_median) for value, other in each])
         self._add(
             subject, name, median / base_median, low, high, len(values), base_name, bar,
-            {"unit": unit, "median": median, "p10_p90": spread(values), "base_median": base_median, "base_p10_p90": spread(base)})
+            {"unit": unit, "median": median, "p10_p90": spread(values), "base_median": base_median, "base_p10_p90": spread(base)}, limit)
 
     def share(self, subject, name, shares, base_name, raw, bar=None):
         """Takes ratios that were computed sample by sample."""
@@ -51,10 +53,10 @@ class Figures:
         self.notes.append(text)
         print("  " + text, flush=True)
 
-    def _add(self, subject, name, ratio, low, high, count, base_name, bar, raw):
+    def _add(self, subject, name, ratio, low, high, count, base_name, bar, raw, limit=None):
         self.rows.append({
             "subject": subject, "figure": name, "ratio": ratio, "p10": low, "p90": high, "samples": count, "of": base_name,
-            "bar": bar, "raw": raw,
+            "bar": bar, "limit": limit, "raw": raw,
         })
         print("  " + line(self.rows[-1]), flush=True)
 
@@ -81,6 +83,9 @@ class Figures:
 def line(row):
     """One row of the table."""
     bar = f"   bar {row['bar']:g}" if row["bar"] is not None else ""
+    if row["limit"] is not None:
+        scale, unit = {"s": (1e3, "ms"), "kB": (1e-3, "MB")}[row["raw"]["unit"]]
+        bar += f"   {row['raw']['median'] * scale:.2f} {unit}, bar {row['limit'] * scale:g} {unit}"
     return (f"{row['figure']:<58} {number(row['ratio'])} x  [{number(row['p10'])} - {number(row['p90'])}]  n={row['samples']:<4}"
             f" of {row['of']}{bar}")
 

@@ -12,6 +12,11 @@ TOOL = {"name": "lookup", "description": "Looks a word up.", "input_schema": {
 TOOL_OPENAI = {"type": "function", "function": {
     "name": "lookup", "description": TOOL["description"], "parameters": TOOL["input_schema"]}}
 BARS = {"spare": 0.25, "live": 0.08}
+# What else a conversation can have; all of it is told to a process that is there already.
+VARIANTS = {
+    "no system prompt": {"system": None}, "50 kB of system prompt": {"system": "You are brief. " * 3400},
+    "another model": {"model": "haiku"}, "a tool offered": {"tools": [TOOL]},
+}
 
 
 def history(turns):
@@ -26,13 +31,18 @@ def run(figures, options):
             try:
                 for turns in (0, 20):
                     conversations(figures, options, running, hand, way, turns)
+                if way == "live":
+                    for variant in VARIANTS:
+                        conversations(figures, options, running, hand, way, 0, variant)
                 tools(figures, options, running, hand, way)
             finally:
                 hand.close()
 
 
-def conversations(figures, options, running, hand, way, turns):
+def conversations(figures, options, running, hand, way, turns, variant=None):
     """A first request with so many exchanges behind it, and the next turn of the same conversation."""
+    having = {"system": SYSTEM, **VARIANTS.get(variant, {})}
+    by_hand = {**having, "system": having["system"] or ""}
     past, prompt, following = history(turns), "[[say=Paris, of course.]]", "[[say=And London.]]"
     series = {name: ([], []) for name in ("hand", "hand next", *(f"{dialect} {kind}" for dialect in CHATS for kind in ("first", "next")))}
 
@@ -42,19 +52,19 @@ def conversations(figures, options, running, hand, way, turns):
 
     for count in range(options.runs + 1):
         tag = f"{prompt} {way} {turns} {count}"
-        readings = [("hand", hand.ask([*past, ("user", tag)], SYSTEM)),
-                    ("hand next", hand.ask([*past, ("user", tag), ("assistant", "Paris, of course."), ("user", following)], SYSTEM))]
+        readings = [("hand", hand.ask([*past, ("user", tag)], **by_hand)),
+                    ("hand next", hand.ask([*past, ("user", tag), ("assistant", "Paris, of course."), ("user", following)], **by_hand))]
         for dialect in CHATS:
             settle(running)
-            reading = ask(running, dialect, dialect.body(tag, SYSTEM, past))
+            reading = ask(running, dialect, body(dialect, tag, past, **having))
             readings.append((f"{dialect} first", reading))
             settle(running)
             longer = [*past, ("user", tag), ("assistant", text_of(dialect, reading))]
-            readings.append((f"{dialect} next", ask(running, dialect, dialect.body(following, SYSTEM, longer))))
+            readings.append((f"{dialect} next", ask(running, dialect, body(dialect, following, longer, **having))))
         if count:  # the first round warms caches
             for name, reading in readings:
                 note(name, reading)
-    subject = f"first content delta and end, {way}, {turns + 1} turn{'s' if turns else ''}"
+    subject = f"first content delta and end, {way}, {turns + 1} turn{'s' if turns else ''}{', ' + variant if variant else ''}"
     for dialect in CHATS:
         for kind, base, bar in (("first", "hand", BARS.get("spare")), ("next", "hand next", 0.10 if turns else BARS["live"])):
             reaches = way == "live" if kind == "next" else way in ("spare", "live") and not turns
@@ -62,6 +72,13 @@ def conversations(figures, options, running, hand, way, turns):
                 figures.ratio(
                     subject, f"{dialect}, {'request' if kind == 'first' else 'next turn'}, {which}", series[f"{dialect} {kind}"][index],
                     series[base][index], "claude -p by hand", "s", bar if reaches and index == 0 else None)
+
+
+def body(dialect, prompt, past, system, tools=None, **more):
+    """A request of this dialect."""
+    if tools and dialect is OPENAI:
+        tools = [TOOL_OPENAI]
+    return dialect.body(prompt, system, past, tools=tools, **more)
 
 
 def tools(figures, options, running, hand, way):

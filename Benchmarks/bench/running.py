@@ -5,19 +5,11 @@ import re
 import subprocess
 import time
 
-from service import Service, children, cpu_seconds, proc
-
-from . import CHECKOUT
-
-
-def has_setting(name):
-    """Whether this build of the service knows a setting."""
-    sources = (CHECKOUT / "Sources/ClaudeFCGI/Configuration").glob("*.swift")
-    return any(f'"{name}"' in source.read_text() for source in sources)
+from service import Service, children, cpu_seconds, proc, thread_seconds
 
 
 def ways():
-    """The ways in which the service can come by a CLI process, as (name, settings), as far as this build has them."""
+    """The ways in which the service can come by a CLI process, as (name, settings)."""
     # The tests' service is without both; None leaves a setting to its default.
     return [
         ("cold", {"SPARES": 0, "LIVE_MAX": 0}), ("spare", {"SPARES": None, "LIVE_MAX": 0}), ("live", {"SPARES": None, "LIVE_MAX": None})]
@@ -54,8 +46,8 @@ def nginx_workers(service):
 
 
 def cpu_of(pids):
-    """CPU seconds of these processes so far."""
-    return sum(cpu_seconds(pid) or 0.0 for pid in pids)
+    """CPU seconds of these processes so far: responders, or nginx's."""
+    return sum(thread_seconds(pid) for pid in pids)
 
 
 @contextlib.contextmanager
