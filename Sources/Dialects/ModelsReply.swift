@@ -15,11 +15,7 @@ public enum ModelsReply {
         public init(query: [(name: String, value: String)]) throws(APIError) {
             for (name, value) in query {
                 switch name {
-                case "limit":
-                    guard let number = Int(value), (1...1000).contains(number) else {
-                        throw .invalid("limit", "`limit` must be a whole number from 1 to 1000.")
-                    }
-                    limit = number
+                case "limit": limit = try PageLimit.read(value, upTo: 1000)
                 case "after_id": afterID = value
                 case "before_id": beforeID = value
                 default: break

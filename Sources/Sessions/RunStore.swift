@@ -1,37 +1,12 @@
-// The runs in the background of the direct API; `BackgroundTable` has the rules. Progress does not wait for the disk:
+// The runs in the background of the direct API; `BackgroundStore` has the rules. Progress does not wait for the disk:
 // after a power failure no run goes on. The begin of a run and its end do.
 
 internal import GRDB
 
-/// The runs in the background, shared by every process that opens the same file.
-public final class RunStore: Sendable {
-    private let runs: BackgroundTable<StoredRun>
+/// The runs in the background.
+public typealias RunStore = BackgroundStore<StoredRun>
 
-    /// Uses connections that this process has already.
-    public init(database: SessionDatabase) {
-        runs = BackgroundTable(database: database, name: "run") { row throws(SessionStoreError) in
-            try Self.decode(row, database)
-        }
-    }
-
-    /// Opens the file with connections of its own, and makes or migrates it where needed.
-    ///
-    /// - Parameters: As of ``SessionDatabase/init(path:patience:)``.
-    @available(*, noasync, message: "blocks")
-    public convenience init(path: String, patience: Duration = .seconds(2)) throws(SessionStoreError) {
-        self.init(database: try SessionDatabase(path: path, patience: patience))
-    }
-
-    /// Stores a new run; a run that has ended is stored without its runner.
-    @available(*, noasync, message: "blocks")
-    public func insert(_ run: StoredRun) throws(SessionStoreError) {
-        try runs.insert(
-            run,
-            texts: [
-                "session_id": run.sessionID, "progress": run.progress, "result": run.result, "error": run.error,
-            ])
-    }
-
+extension RunStore {
     /// Writes how a run goes on, and counts that as a use; without effect on one that has ended.
     ///
     /// - Parameters:
@@ -45,7 +20,7 @@ public final class RunStore: Sendable {
         id: String, state: StoredRun.State, progress: String?, now: Int
     ) throws(SessionStoreError) -> Bool {
         precondition(!state.isTerminal, "a run ends by finish")
-        return try runs.change(id: id, state: state, texts: ["progress": progress], now: now, reachesDisk: false)
+        return try change(id: id, state: state, texts: ["progress": progress], now: now, reachesDisk: false)
             == .made
     }
 
@@ -65,34 +40,8 @@ public final class RunStore: Sendable {
         now: Int
     ) throws(SessionStoreError) -> Bool {
         precondition(state.isTerminal, "a run ends in a terminal state")
-        return try runs.change(
+        return try change(
             id: id, state: state, texts: ["result": result, "error": error, "progress": progress], now: now) == .made
-    }
-
-    /// Reads a run and marks it as used.
-    ///
-    /// A mark that can't be written now, on a full disk, say, is left out: the caller has its run.
-    ///
-    /// - Parameter now: Seconds since 1970.
-    @available(*, noasync, message: "blocks")
-    public func run(id: String, owner: String, now: Int) throws(SessionStoreError) -> StoredRun? {
-        try runs.used(id: id, owner: owner, now: now)
-    }
-
-    /// Asks for the end of a run; without effect on one that has ended.
-    ///
-    /// - Returns: The run as it is now: its state shows whether it had ended before. Nil when there is none.
-    @available(*, noasync, message: "blocks")
-    public func requestCancel(id: String, owner: String) throws(SessionStoreError) -> StoredRun? {
-        try runs.requestCancel(id: id, owner: owner)
-    }
-
-    /// Whether a run should stop: its end was asked for, it was deleted, or somebody else ended it.
-    ///
-    /// Cheap: one look-up in memory.
-    @available(*, noasync, message: "blocks")
-    public func isCancelRequested(id: String) throws(SessionStoreError) -> Bool {
-        try runs.isCancelRequested(id: id)
     }
 
     /// Fails every run whose runner is dead, and counts that as a use.
@@ -108,46 +57,28 @@ public final class RunStore: Sendable {
     public func failAbandoned(
         now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, error: String
     ) throws(SessionStoreError) -> [String] {
-        try runs.failAbandoned(now: now, isAlive: isAlive) { _, _ in ["error": error] }
-    }
-
-    /// Deletes a run; one that goes on then finds that its cancellation is requested.
-    ///
-    /// - Returns: Whether there was one.
-    @available(*, noasync, message: "blocks")
-    public func delete(id: String, owner: String) throws(SessionStoreError) -> Bool {
-        try runs.delete(id: id, owner: owner)
-    }
-
-    /// Removes runs that nobody used for long, the oldest first, and gives some disk space back.
-    ///
-    /// - Parameters:
-    ///   - unusedSince: Seconds since 1970; what was used then or later stays, and what has a runner.
-    ///   - limit: How many at most.
-    /// - Returns: The ids of those that are gone, whose events the caller removes; as many as `limit` when there may
-    ///   be more.
-    @available(*, noasync, message: "blocks")
-    public func removeExpired(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [String] {
-        try runs.removeExpired(unusedSince: unusedSince, limit: limit)
-    }
-
-    /// Which of these ids have a row: the files of the others were left behind.
-    @available(*, noasync, message: "blocks")
-    public func isKnown(ids: [String]) throws(SessionStoreError) -> Set<String> { try runs.known(ids: ids) }
-
-    private static func decode(_ row: Row, _ database: SessionDatabase) throws(SessionStoreError) -> StoredRun {
-        guard let state = StoredRun.State(rawValue: try database.value(row, "state")) else {
-            throw .unreadable(path: database.path, column: "state")
-        }
-        let startTime: Int64? = try database.value(row, "runner_start_time")
-        return StoredRun(
-            id: try database.value(row, "id"), owner: try database.value(row, "owner"),
-            sessionID: try database.value(row, "session_id"), state: state,
-            created: try database.value(row, "created"), lastUsed: try database.value(row, "last_used"),
-            runnerPID: try database.value(row, "runner_pid"),
-            runnerStartTime: startTime.map { UInt64(bitPattern: $0) },
-            cancelRequested: try database.value(row, "cancel_requested"),
-            progress: try database.value(row, "progress"), result: try database.value(row, "result"),
-            error: try database.value(row, "error"))
+        try failAbandoned(now: now, isAlive: isAlive) { _, _ in ["error": error] }
     }
 }
+
+extension StoredRun: BackgroundThing {
+    /// The table of runs.
+    public static var table: String { "run" }
+
+    /// Reads a whole row.
+    public init(_ row: BackgroundRow) throws(SessionStoreError) {
+        self.init(
+            id: try row.value("id"), owner: try row.value("owner"), sessionID: try row.value("session_id"),
+            state: try row.state(), created: try row.value("created"), lastUsed: try row.value("last_used"),
+            runnerPID: try row.value("runner_pid"), runnerStartTime: try row.runnerStartTime(),
+            cancelRequested: try row.value("cancel_requested"), progress: try row.value("progress"),
+            result: try row.value("result"), error: try row.value("error"))
+    }
+
+    /// Columns of runs alone.
+    public var texts: [String: String?] {
+        ["session_id": sessionID, "progress": progress, "result": result, "error": error]
+    }
+}
+
+extension StoredRun.State: BackgroundState {}

@@ -66,6 +66,3 @@ public struct StoredResponse: Sendable, Equatable {
         self.cancelRequested = cancelRequested
     }
 }
-
-extension StoredResponse: BackgroundThing {}
-extension StoredResponse.State: BackgroundState {}

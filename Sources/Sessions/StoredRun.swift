@@ -64,6 +64,3 @@ public struct StoredRun: Sendable, Equatable {
         self.error = error
     }
 }
-
-extension StoredRun: BackgroundThing {}
-extension StoredRun.State: BackgroundState {}

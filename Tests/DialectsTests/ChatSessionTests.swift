@@ -43,7 +43,12 @@ import Testing
             #"{"model":"sonnet","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"session_id":"s"}"#)
         let request = try MessagesRequest.decode(body, session: .new)
         #expect(request.session == .existing(id: "s", forks: false) && request.ignoredParameters == [])
-        #expect(try MessagesRequest.decodeCount(body).session == .existing(id: "s", forks: false))
+    }
+
+    @Test(arguments: [#""s""#, #""""#, "5"]) func `a count has no part in a session, and says so`(_ id: String) throws {
+        let body = try json(#"{"messages":[{"role":"user","content":"Hi"}],"stream":true,"x":1,"session_id":\#(id)}"#)
+        let request = try MessagesRequest.decodeCount(body)
+        #expect(request.session == .none && request.ignoredParameters == ["x", "session_id", "stream"])
     }
 
     @Test(arguments: [

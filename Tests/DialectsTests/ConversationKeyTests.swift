@@ -2,6 +2,15 @@ import Testing
 
 @testable import Dialects
 
+extension ConversationKey {
+    /// A whole key.
+    static func bytes(
+        request: RunRequest, model: String?, client: String?, turns: some Sequence<RunRequest.Turn>
+    ) -> [UInt8] {
+        parameters(of: request, model: model, client: client) + turns.flatMap { bytes(of: $0) }
+    }
+}
+
 @Suite struct ConversationKeyTests {
     private static let base: RunRequest = {
         var request = RunRequest(

@@ -74,6 +74,7 @@ import Testing
         (#""tools":[{"type":"function","function":{"name":"a b"}}]"#, "tools[0].function.name"),
         (#""tools":[{"type":"function","function":{"name":"f","description":1}}]"#, "tools[0].function.description"),
         (#""tools":[{"type":"function","function":{"name":"f","parameters":1}}]"#, "tools[0].function.parameters"),
+        (#""tools":[{"type":"function","function":{"name":"f","strict":1}}]"#, "tools[0].function.strict"),
         (
             #""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"array"}}}]"#,
             "tools[0].function.parameters.type"

@@ -76,6 +76,13 @@ import Testing
 }
 
 @Suite struct FunctionToolsTests {
+    private static func tool(name: String = "f", parameters: JSONValue = nil) throws(APIError) -> RunRequest.Tool? {
+        let function: JSONValue = ["name": .string(name), "description": "D", "parameters": parameters]
+        var request = RunRequest(turns: [])
+        try FunctionTools.append(try FieldReader(function, path: "t"), to: &request)
+        return request.tools.last
+    }
+
     @Test(arguments: [
         ("null", #"{"type":"object","properties":{}}"#), ("{}", #"{"type":"object","properties":{}}"#),
         (#"{"type":"object"}"#, #"{"type":"object","properties":{}}"#),
@@ -85,10 +92,7 @@ import Testing
         ),
     ])
     func `a function's parameters are the tool's schema`(_ parameters: String, _ expected: String) throws {
-        let value = try json(parameters)
-        let tool = try FunctionTools.tool(
-            name: "f", description: "D", parameters: value.isNull ? Optional<JSONValue>.none : value,
-            path: "tools[0].function")
+        let tool = try #require(try Self.tool(parameters: json(parameters)))
         #expect(tool.name == "f")
         #expect(
             text(.object(tool.definition)) == #"{"name":"f","description":"D","input_schema":\#(expected)}"#)
@@ -96,17 +100,13 @@ import Testing
 
     @Test(arguments: [("1", "t.parameters"), ("[]", "t.parameters"), (#"{"type":"string"}"#, "t.parameters.type")])
     func `parameters that are no object's schema are refused`(_ parameters: String, _ path: String) throws {
-        let error = try #require(throws: APIError.self) {
-            try FunctionTools.tool(name: "f", description: nil, parameters: json(parameters), path: "t")
-        }
+        let error = try #require(throws: APIError.self) { try Self.tool(parameters: json(parameters)) }
         #expect(error.parameter == path)
     }
 
     @Test(arguments: ["", "a b", "a.b", "é", "a\n", String(repeating: "x", count: 65), "a/b"])
     func `a name that no vendor takes is refused`(_ name: String) throws {
-        let error = try #require(throws: APIError.self) {
-            try FunctionTools.tool(name: name, description: nil, parameters: nil, path: "t")
-        }
+        let error = try #require(throws: APIError.self) { try Self.tool(name: name) }
         #expect(error.parameter == "t.name")
     }
 

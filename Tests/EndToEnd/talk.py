@@ -1,8 +1,11 @@
 """Conversations of any length over either vendor's API, and what the model was sent for them."""
 
+import contextlib
 import copy
 import json
+import os
 import re
+import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 import httpx
 
 from dialects import OPENAI, events_of
-from service import until
+from service import children, until
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -78,10 +81,14 @@ class Reply:
 
 
 class Talk:
-    """A conversation: `turns` are (role, blocks), the blocks in Anthropic's words, whichever API carries them."""
+    """A conversation: `turns` are (role, blocks), the blocks in Anthropic's words, whichever API carries them.
 
-    def __init__(self, service, dialect, system=None, key=None, stream=False, mark=None, **parameters):
+    With `session="new"` the service keeps it: only the new turn is sent, and `session` is its id.
+    """
+
+    def __init__(self, service, dialect, system=None, key=None, stream=False, mark=None, session=None, **parameters):
         self.service, self.dialect, self.system, self.stream, self.parameters = service, dialect, system, stream, parameters
+        self.session = session
         self.headers = service.authorization_of(key) if key else service.authorization
         self.mark = mark or "talk-" + uuid.uuid4().hex
         self.turns = []
@@ -118,25 +125,39 @@ class Talk:
 
     def send(self, **more):
         """Sends the conversation as it stands, and adds the answer."""
-        with httpx.Client(base_url=self.service.url, trust_env=False, timeout=60, headers=self.headers) as client:
-            answer = client.post(self.dialect.path, json=self.request(), **more)
+        answer = self.post(**more)
         assert answer.status_code == 200, answer.text
+        if self.session:
+            assert self.session in ("new", answer.headers["x-session-id"])
+            self.session = answer.headers["x-session-id"]
         blocks = self.read(answer)
         self.turns.append(("assistant", blocks))
         line = self.service.request_line(answer.headers["x-request-id"])
         text = "".join(block.get("text", "") for block in blocks)
         return Reply(text, line["cli.pid"], self.service.upstream_body(self.mark), line)
 
+    def ask(self, prompt):
+        """The answer to a turn that is not to be a part of the conversation."""
+        other = self.fork()
+        other.turns.append(("user", [{"type": "text", "text": prompt}]))
+        return other.post()
+
+    def post(self, **more):
+        headers = {**self.headers, **({"X-Session-Id": self.session} if self.session else {})}
+        with httpx.Client(base_url=self.service.url, trust_env=False, timeout=60, headers=headers) as client:
+            return client.post(self.dialect.path, json=self.request(), **more)
+
     # -- what the APIs look like
 
     def request(self):
         body = {"model": "sonnet", "stream": self.stream, **self.parameters}
+        turns = self.turns[-1:] if self.session else self.turns
         if self.dialect is not OPENAI:
-            messages = [{"role": role, "content": blocks} for role, blocks in self.turns]
+            messages = [{"role": role, "content": blocks} for role, blocks in turns]
             more = {} if self.system is None else {"system": self.system}
             return {"max_tokens": 1024, **body, **more, "messages": messages}
         messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        for role, blocks in self.turns:
+        for role, blocks in turns:
             messages += _openai_messages(role, blocks)
         if "tools" in body:
             body["tools"] = [{"type": "function", "function": {
@@ -221,6 +242,49 @@ def until_waiting(service, spares, live, seconds=40):
 def process_of(service, answer, seconds=10):
     """The process that gave an answer."""
     return service.request_line(answer.headers["x-request-id"], seconds)["cli.pid"]
+
+
+# ---- which responder gets a request ------------------------------------------------------------------------------------------------
+
+
+def holder_of(service, pid):
+    """The responder that has a CLI process."""
+    return next(responder for responder in service.responders() if pid in children([responder]))
+
+
+@contextlib.contextmanager
+def standing_still(responders):
+    """These get no request: the kernel wakes whom it likes."""
+    try:
+        for pid in responders:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in responders:
+            os.kill(pid, signal.SIGCONT)
+
+
+def at(responder, service, ask):
+    """What `ask` returns, where this responder gets the request."""
+    with standing_still([pid for pid in service.responders() if pid != responder]):
+        return ask()
+
+
+def hand_overs(service):
+    """How many there were; needs LOG_LEVEL=debug."""
+    return service.log().count('"handed over"')
+
+
+def handed_to(holder, service, ask):
+    """What `ask` returns, where another responder than this one gets the request and hands it over."""
+    before = hand_overs(service)
+    with ThreadPoolExecutor(1) as pool:
+        with standing_still([holder]):
+            answer = pool.submit(ask)
+            until(lambda: answer.done() or hand_overs(service) > before, 20, "the hand-over")
+        answer = answer.result(60)
+    assert hand_overs(service) == before + 1
+    return answer
 
 
 def in_parallel(functions):

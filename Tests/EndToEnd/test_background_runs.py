@@ -144,16 +144,25 @@ def test_behind_the_last_event_there_is_nothing(busy, mark, how):
     assert found == [] and seconds < 3
 
 
-@pytest.mark.parametrize("position", ["x", "-1", "1.5", "99999999999999999999999"])
-@pytest.mark.parametrize("how", ["after", "header"])
-def test_a_place_that_is_none_is_named_or_passed_over(busy, mark, how, position):
-    id = begin(busy, f"{mark} [[say=x]]")
+@pytest.fixture(scope="module")
+def ended_run(busy):
+    id = begin(busy, "[[say=x]]")
     ended(busy, id)
-    headers, params = ({"Last-Event-ID": position}, None) if how == "header" else (None, {"after": position})
-    answer, seconds = timed(lambda: ask(busy, "GET", f"/api/runs/{id}/events", headers, params=params))
-    assert answer.status_code in (200, 400) and seconds < 3
-    if answer.status_code == 400:
-        check_error(DIRECT, answer.json(), "invalid_request")
+    return id
+
+
+@pytest.mark.parametrize("position", ["x", "-1", "1.5", "99999999999999999999999", ""])
+@pytest.mark.parametrize("other", [None, "1"])
+@pytest.mark.parametrize("how", ["after", "Last-Event-ID"])
+def test_a_place_that_is_none_is_named(busy, ended_run, how, other, position):
+    places = {how: position}
+    if other:
+        places[{"after": "Last-Event-ID"}.get(how, "after")] = other
+    headers = {name: place for name, place in places.items() if name != "after"}
+    params = {name: place for name, place in places.items() if name == "after"}
+    answer, seconds = timed(lambda: ask(busy, "GET", f"/api/runs/{ended_run}/events", headers, params=params))
+    assert answer.status_code == 400 and seconds < 3, answer.text
+    assert f"`{how}`" in check_error(DIRECT, answer.json(), "invalid_request")
 
 
 def follow(service, id, arrivals, after=None, until_number=None):

@@ -10,7 +10,7 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
 from service import Service, alive, children, until
-from talk import CITY, Talk, in_parallel, until_waiting, waiting
+from talk import CITY, Talk, at, handed_to, holder_of, in_parallel, until_waiting, waiting
 
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
 
@@ -30,22 +30,10 @@ def three():
         yield service
 
 
-def _held_by(responder, talk, **more):
-    """Begins a conversation at this responder: the others stand still meanwhile, for the kernel wakes whom it likes."""
-    others = [pid for pid in talk.service.responders() if pid != responder]
-    try:
-        for pid in others:
-            os.kill(pid, signal.SIGSTOP)
-        return talk.say("[[say=one]]", **more)
-    finally:
-        for pid in others:
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_conversations_find_their_processes_wherever_they_arrive(three):
     holders = three.responders() * 2
     talks = [Talk(three, CHATS[index % 2], system="Be terse.", stream=index % 3 == 0) for index in range(len(holders))]
-    replies = [[_held_by(holder, talk) for holder, talk in zip(holders, talks, strict=True)]]
+    replies = [[at(holder, three, lambda talk=talk: talk.say("[[say=one]]")) for holder, talk in zip(holders, talks, strict=True)]]
     for holder, reply in zip(holders, replies[0], strict=True):
         assert reply.pid in children([holder])
     for turn in range(3):
@@ -56,35 +44,27 @@ def test_conversations_find_their_processes_wherever_they_arrive(three):
         assert [reply.text for reply in each[1:]] == ["tok0 tok1 tok2 tok3 tok4 tok5 "] * 3
     # The same, where it is certain that another one gets the request.
     for holder, talk, first in zip(holders, talks, replies[0], strict=True):
-        before = three.log().count('"handed over"')
-        os.kill(holder, signal.SIGSTOP)
-        try:
-            answer = threading.Thread(target=talk.say, args=("[[say=last]]",))
-            answer.start()
-            until(lambda before=before: three.log().count('"handed over"') > before, 20, "the hand-over")
-        finally:
-            os.kill(holder, signal.SIGCONT)
-        answer.join(30)
-        assert talk.turns[-1] == ("assistant", [{"type": "text", "text": "last"}])
-        assert three.request_lines()[-1]["cli.pid"] == first.pid
+        last = handed_to(holder, three, lambda talk=talk: talk.say("[[say=last]]"))
+        assert last.text == "last" and last.pid == first.pid
     ids = [line["request.id"] for line in three.request_lines()]
     assert len(ids) == len(set(ids)) and {reply.line["request.id"] for turn in replies for reply in turn} <= set(ids)
 
 
-def test_the_death_of_the_holder_costs_nobody_an_answer(three):
-    for dialect in CHATS:
-        talk = Talk(three, dialect, system="Be terse.")
-        first = talk.say("[[say=one]]")
-        holder = next(owner for owner in three.responders() if first.pid in children([owner]))
-        own = children([holder])
-        os.kill(holder, signal.SIGKILL)
-        began = time.monotonic()
-        second = talk.say("[[say=two]]")
-        assert second.text == "two" and second.pid != first.pid and time.monotonic() - began < 10
-        assert [message["role"] for message in second.core["messages"]] == ["user", "assistant", "user"]
-        until(lambda: not any(alive(pid) for pid in own), 10, "the end of its processes")
-        until(lambda: len(three.responders()) == 3, 20, "another responder")
-        assert talk.say("[[say=three]]").pid == second.pid
+@pytest.mark.parametrize("session", [None, "new"], ids=["sent", "stored"])
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_the_death_of_the_holder_costs_nobody_an_answer(three, dialect, session):
+    talk = Talk(three, dialect, system="Be terse.", session=session)
+    first = talk.say("[[say=one]]")
+    holder = holder_of(three, first.pid)
+    own = children([holder])
+    os.kill(holder, signal.SIGKILL)
+    began = time.monotonic()
+    second = talk.say("[[say=two]]")
+    assert second.text == "two" and second.pid != first.pid and time.monotonic() - began < 10
+    assert [message["role"] for message in second.core["messages"]] == ["user", "assistant", "user"]
+    until(lambda: not any(alive(pid) for pid in own), 10, "the end of its processes")
+    until(lambda: len(three.responders()) == 3, 20, "another responder")
+    assert talk.say("[[say=three]]").pid == second.pid
 
 
 # ---- bounds and ends -----------------------------------------------------------------------------------------------------------
@@ -158,7 +138,7 @@ def test_a_cut_answer_is_not_kept(live, end):
 def test_the_end_of_a_responder_is_the_end_of_its_conversations(live):
     talk = Talk(live, OPENAI)
     pid = talk.say("[[say=one]]").pid
-    holder = next(owner for owner in live.responders() if pid in children([owner]))
+    holder = holder_of(live, pid)
     os.kill(holder, signal.SIGTERM)
     until(lambda: not alive(pid) and not alive(holder), 20, "the end of both")
     assert talk.say("[[say=two]]").text == "two"

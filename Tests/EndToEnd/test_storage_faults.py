@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dialects import ANTHROPIC, CHATS, DIRECT, OPENAI, check_error
-from direct import ask, begin, check_reply, check_stream, ended, fill, run, session, small_file_system, snapshot, stateful, stream, timed
+from direct import (
+    ask, begin, check_reply, check_stream, ended, fill, mounted, run, session, small_file_system, snapshot, stateful, stream, timed)
 from service import until
 
 
@@ -112,95 +113,75 @@ def work(workspace, mark):
 
 
 def test_a_full_disk_costs_sessions_and_nothing_else(faulty, work):
-    service = faulty
-    with small_file_system(service.base / "state") as is_mounted:
-        if not is_mounted:
-            pytest.skip("no file system can be mounted here")
-        with service:
-            kept = Kept(service)
-            filler = fill(service.base / "state")
-            new_ones_are_done_without(service, work)
-            others_notice_nothing(service)
-            kept.are_refused()
-            # What is there can still be read, and deleted.
-            assert session(service, kept.chat)["turns"] == 1
-            assert kept.snapshots() == kept.before
-            filler.unlink()
-            kept.are_well()
+    with small_file_system(faulty.base / "state"), faulty as service:
+        kept = Kept(service)
+        filler = fill(service.base / "state")
+        new_ones_are_done_without(service, work)
+        others_notice_nothing(service)
+        kept.are_refused()
+        # What is there can still be read, and deleted.
+        assert session(service, kept.chat)["turns"] == 1
+        assert kept.snapshots() == kept.before
+        filler.unlink()
+        kept.are_well()
 
 
 def test_a_disk_that_fills_up_during_a_run_loses_no_answer(faulty, work):
-    service = faulty
-    with small_file_system(service.base / "state") as is_mounted:
-        if not is_mounted:
-            pytest.skip("no file system can be mounted here")
-        with service, ThreadPoolExecutor(2) as pool:
-            kept = Kept(service)
-            service.mode("held")
-            first = pool.submit(ask, service, "POST", "/api/run", json={"prompt": "first", "workingDirectory": str(work)})
-            later = pool.submit(ask, service, "POST", "/api/run", json={"prompt": "two", "sessionId": kept.agent})
-            until(lambda: service.get("/health").json()["queue"]["processing"] == 2, 10)
-            filler = fill(service.base / "state")
-            (service.base / "go").touch()
-            answer = first.result()
-            assert answer.status_code == 200 and answer.json()["result"] == "first" and answer.json()["sessionId"] is None, answer.text
-            answer = later.result()
-            assert answer.status_code in (500, 503), "a turn that could not be stored looks as if it was"
-            filler.unlink()
-            service.mode("recall")
-            kept.are_well()
+    with small_file_system(faulty.base / "state"), faulty as service, ThreadPoolExecutor(2) as pool:
+        kept = Kept(service)
+        service.mode("held")
+        first = pool.submit(ask, service, "POST", "/api/run", json={"prompt": "first", "workingDirectory": str(work)})
+        later = pool.submit(ask, service, "POST", "/api/run", json={"prompt": "two", "sessionId": kept.agent})
+        until(lambda: service.get("/health").json()["queue"]["processing"] == 2, 10)
+        filler = fill(service.base / "state")
+        (service.base / "go").touch()
+        answer = first.result()
+        assert answer.status_code == 200 and answer.json()["result"] == "first" and answer.json()["sessionId"] is None, answer.text
+        answer = later.result()
+        assert answer.status_code in (500, 503), "a turn that could not be stored looks as if it was"
+        filler.unlink()
+        service.mode("recall")
+        kept.are_well()
 
 
 def test_deleting_works_on_a_full_disk_or_says_so(faulty, work):
     """It is what makes room."""
-    service = faulty
-    with small_file_system(service.base / "state") as is_mounted:
-        if not is_mounted:
-            pytest.skip("no file system can be mounted here")
-        with service:
-            kept = Kept(service)
-            filler = fill(service.base / "state")
-            answer = ask(service, "DELETE", f"/api/sessions/{kept.agent}")
-            assert answer.status_code in (200, 500, 503)
-            gone = answer.status_code == 200
-            assert ask(service, "GET", f"/api/sessions/{kept.agent}").status_code == (404 if gone else 200)
-            filler.unlink()
-            assert ask(service, "DELETE", f"/api/sessions/{kept.agent}").status_code == (404 if gone else 200)
+    with small_file_system(faulty.base / "state"), faulty as service:
+        kept = Kept(service)
+        filler = fill(service.base / "state")
+        answer = ask(service, "DELETE", f"/api/sessions/{kept.agent}")
+        assert answer.status_code in (200, 500, 503)
+        gone = answer.status_code == 200
+        assert ask(service, "GET", f"/api/sessions/{kept.agent}").status_code == (404 if gone else 200)
+        filler.unlink()
+        assert ask(service, "DELETE", f"/api/sessions/{kept.agent}").status_code == (404 if gone else 200)
 
 
 def test_a_background_run_needs_its_store(faulty, work):
     """It can't be followed without, so it is refused; or it is done."""
-    service = faulty
-    with small_file_system(service.base / "state") as is_mounted:
-        if not is_mounted:
-            pytest.skip("no file system can be mounted here")
-        with service:
-            filler = fill(service.base / "state")
-            answer = ask(service, "POST", "/api/run", json={"prompt": "x", "background": True, "workingDirectory": str(work)})
-            if answer.status_code == 202:
-                assert ended(service, answer.json()["id"])["state"] in ("completed", "failed")
-            else:
-                assert answer.status_code in (500, 503)
-                check_error(DIRECT, answer.json())
-            filler.unlink()
-            assert ended(service, begin(service, "y", workingDirectory=str(work)))["result"]["result"] == "y"
+    with small_file_system(faulty.base / "state"), faulty as service:
+        filler = fill(service.base / "state")
+        answer = ask(service, "POST", "/api/run", json={"prompt": "x", "background": True, "workingDirectory": str(work)})
+        if answer.status_code == 202:
+            assert ended(service, answer.json()["id"])["state"] in ("completed", "failed")
+        else:
+            assert answer.status_code in (500, 503)
+            check_error(DIRECT, answer.json())
+        filler.unlink()
+        assert ended(service, begin(service, "y", workingDirectory=str(work)))["result"]["result"] == "y"
 
 
 def test_the_clis_own_directory_may_be_full(faulty, work):
     """Where the transcript comes from."""
-    service = faulty
-    with small_file_system(service.base / "config") as is_mounted:
-        if not is_mounted:
-            pytest.skip("no file system can be mounted here")
-        with service:
-            kept = Kept(service)
-            filler = fill(service.base / "config")
-            reply = run(service, "new", workingDirectory=str(work))
-            if reply["sessionId"]:  # then it is whole
-                assert run(service, "more", sessionId=reply["sessionId"])["result"] == "new|more"
-            others_notice_nothing(service)
-            filler.unlink()
-            kept.are_well()
+    with small_file_system(faulty.base / "config"), faulty as service:
+        kept = Kept(service)
+        filler = fill(service.base / "config")
+        reply = run(service, "new", workingDirectory=str(work))
+        if reply["sessionId"]:  # then it is whole
+            assert run(service, "more", sessionId=reply["sessionId"])["result"] == "new|more"
+        others_notice_nothing(service)
+        filler.unlink()
+        kept.are_well()
 
 
 # ---- a directory that can't be written ---------------------------------------------------------------------------------------
@@ -208,15 +189,10 @@ def test_the_clis_own_directory_may_be_full(faulty, work):
 
 @contextlib.contextmanager
 def read_only(directory):
-    """The directory as a read-only mount; false where mounting is not allowed."""
-    done = subprocess.run(["mount", "--bind", str(directory), str(directory)], capture_output=True).returncode == 0
-    if done:
+    """The directory as a read-only mount; skips the test where mounting is not allowed."""
+    with mounted(directory, "--bind", str(directory)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(directory)], check=True)
-    try:
-        yield done
-    finally:
-        if done:
-            subprocess.run(["umount", "-l", str(directory)], check=True)
+        yield
 
 
 def restarted(service):
@@ -231,9 +207,7 @@ def test_a_read_only_state_costs_sessions_and_nothing_else(faulty, work, when):
         kept = Kept(service)
         if when == "from the start":
             restarted(service)
-        with read_only(service.base / "state") as is_mounted:
-            if not is_mounted:
-                pytest.skip("no file system can be mounted here")
+        with read_only(service.base / "state"):
             if when == "from the start":
                 service.start()
                 kept.are_refused()

@@ -21,14 +21,14 @@ import Testing
             state: .inProgress, bytes: 3_000_000, runner: (pid: 12, startTime: .max - 1))
         response.cancelRequested = true
         try store.insert(response)
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1000) == response)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1000) == response)
     }
 
     @Test func `a response without a runner or predecessor comes back so`() throws {
         var response = StoredResponse.sample()
         response.previousID = nil
         try store.insert(response)
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1000) == response)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1000) == response)
     }
 
     @Test func `an id is stored once`() throws {
@@ -41,18 +41,18 @@ import Testing
 
     @Test func `a response that has ended is stored without its runner`() throws {
         try store.insert(.sample(state: .completed, runner: (pid: 12, startTime: 5)))
-        let found = try store.response(id: "resp_1", owner: "alice", now: 1000)
+        let found = try store.read(id: "resp_1", owner: "alice", now: 1000)
         #expect(found?.runnerPID == nil && found?.runnerStartTime == nil)
     }
 
     @Test func `another key's response does not exist`() throws {
         try store.insert(.sample(state: .inProgress))
-        #expect(try store.response(id: "resp_1", owner: "bob", now: 2000) == nil)
+        #expect(try store.read(id: "resp_1", owner: "bob", now: 2000) == nil)
         #expect(try store.requestCancel(id: "resp_1", owner: "bob") == nil)
         #expect(try !store.delete(id: "resp_1", owner: "bob"))
         #expect(try store.count(owner: "bob") == 0)
         #expect(try store.removeOldest(owner: "bob", keeping: 0) == 0)
-        let own = try store.response(id: "resp_1", owner: "alice", now: 1000)
+        let own = try store.read(id: "resp_1", owner: "alice", now: 1000)
         #expect(own?.lastUsed == 1000 && own?.cancelRequested == false)
     }
 
@@ -60,7 +60,7 @@ import Testing
         try store.insert(.sample())
         #expect(try store.delete(id: "resp_1", owner: "alice"))
         #expect(try !store.delete(id: "resp_1", owner: "alice"))
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1000) == nil)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1000) == nil)
         #expect(try !store.update(id: "resp_1", state: .completed, response: "{}", conversation: nil, now: 1000))
     }
 
@@ -68,8 +68,8 @@ import Testing
 
     @Test func `reading counts as a use, and time never goes back`() throws {
         try store.insert(.sample(used: 1000))
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1500)
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1200)?.lastUsed == 1500)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1500)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1200)?.lastUsed == 1500)
     }
 
     @Test func `a response is read while its use can't be marked`() throws {
@@ -78,10 +78,10 @@ import Testing
         let stranger = try bench.stranger()
         try stranger.inDatabase { db in
             try db.execute(sql: "BEGIN IMMEDIATE")
-            #expect(try store.response(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1000)
+            #expect(try store.read(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1000)
             try db.execute(sql: "ROLLBACK")
         }
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1500)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1500)?.lastUsed == 1500)
     }
 
     // MARK: States
@@ -90,7 +90,7 @@ import Testing
     func `a response that runs can go on or end in every way`(state: StoredResponse.State) throws {
         try store.insert(.sample(state: .queued, runner: (pid: 12, startTime: 5)))
         #expect(try store.update(id: "resp_1", state: state, response: "{2}", conversation: "[2]", now: 1200))
-        let found = try #require(try store.response(id: "resp_1", owner: "alice", now: 1100))
+        let found = try #require(try store.read(id: "resp_1", owner: "alice", now: 1100))
         #expect(found.state == state && found.response == "{2}" && found.conversation == "[2]")
         #expect(found.lastUsed == 1200)
         #expect((found.runnerPID == nil) == state.isTerminal && (found.runnerStartTime == nil) == state.isTerminal)
@@ -99,7 +99,7 @@ import Testing
     @Test func `the conversation stays when an update has none`() throws {
         try store.insert(.sample(state: .queued))
         try store.update(id: "resp_1", state: .inProgress, response: "{2}", conversation: nil, now: 1000)
-        let found = try store.response(id: "resp_1", owner: "alice", now: 1000)
+        let found = try store.read(id: "resp_1", owner: "alice", now: 1000)
         #expect(found?.response == "{2}" && found?.conversation == StoredResponse.sample().conversation)
     }
 
@@ -109,7 +109,7 @@ import Testing
         try store.insert(.sample(state: .inProgress))
         try store.update(id: "resp_1", state: first, response: "{1}", conversation: "[1]", now: 1000)
         #expect(try store.update(id: "resp_1", state: second, response: "{2}", conversation: "[2]", now: 1000))
-        let found = try store.response(id: "resp_1", owner: "alice", now: 1000)
+        let found = try store.read(id: "resp_1", owner: "alice", now: 1000)
         #expect(found?.state == first && found?.response == "{1}" && found?.conversation == "[1]")
     }
 
@@ -151,7 +151,7 @@ import Testing
                 let state = index == 0 ? StoredResponse.State.completed : .cancelled
                 let found = try? stores[index].update(
                     id: id, state: state, response: "{}", conversation: nil, now: 1000)
-                let end = found == true ? try? stores[index].response(id: id, owner: "alice", now: 1000)?.state : nil
+                let end = found == true ? try? stores[index].read(id: id, owner: "alice", now: 1000)?.state : nil
                 _ = ends.withLock { $0[id, default: []].insert(end) }
             }
         }
@@ -172,11 +172,11 @@ import Testing
             "{\"failed\":\"\(response.id)\"}"
         }
         #expect(failed.sorted() == ["dead", "reused"])
-        let dead = try store.response(id: "dead", owner: "alice", now: 1000)
+        let dead = try store.read(id: "dead", owner: "alice", now: 1000)
         #expect(dead?.state == .failed && dead?.response == "{\"failed\":\"dead\"}" && dead?.runnerPID == nil)
         #expect(dead?.lastUsed == 1234)
-        #expect(try store.response(id: "alive", owner: "alice", now: 1000)?.state == .inProgress)
-        #expect(try store.response(id: "foreground", owner: "alice", now: 1000)?.state == .inProgress)
+        #expect(try store.read(id: "alive", owner: "alice", now: 1000)?.state == .inProgress)
+        #expect(try store.read(id: "foreground", owner: "alice", now: 1000)?.state == .inProgress)
         #expect(try store.failAbandoned(now: 1234, isAlive: { _, _ in true }, failedResponse: { _ in "" }) == [])
     }
 
@@ -188,7 +188,7 @@ import Testing
             return "{failed}"
         }
         #expect(failed == [])
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 1000)?.response == "{whole}")
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 1000)?.response == "{whole}")
     }
 
     @Test func `each abandoned response is failed by one of several processes`() throws {
@@ -211,12 +211,12 @@ import Testing
         for age in 0..<10 { try store.insert(.sample("resp_\(age)", used: 1000 + age)) }
         try store.insert(.sample("running", state: .inProgress, used: 0, runner: (pid: 10, startTime: 1)))
         try store.insert(.sample("lost", state: .inProgress, used: 1))
-        _ = try store.response(id: "resp_0", owner: "alice", now: 2000)
-        #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == 3)
-        #expect(try store.response(id: "lost", owner: "alice", now: 1000) == nil)
-        #expect(try store.response(id: "resp_3", owner: "alice", now: 1000) != nil)
-        #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == 2)
-        #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == 0)
+        _ = try store.read(id: "resp_0", owner: "alice", now: 2000)
+        #expect(try store.removeExpired(unusedSince: 1005, limit: 3).count == 3)
+        #expect(try store.read(id: "lost", owner: "alice", now: 1000) == nil)
+        #expect(try store.read(id: "resp_3", owner: "alice", now: 1000) != nil)
+        #expect(try store.removeExpired(unusedSince: 1005, limit: 3).count == 2)
+        #expect(try store.removeExpired(unusedSince: 1005, limit: 3).count == 0)
         #expect(try store.count(owner: "alice") == 7)
     }
 
@@ -226,7 +226,7 @@ import Testing
             try store.database.read { db in try Int.fetchOne(db, sql: "PRAGMA page_count") ?? 0 }
         }
         let before = try pages()
-        while try store.removeExpired(unusedSince: 2000, limit: 5) > 0 {}
+        while try !store.removeExpired(unusedSince: 2000, limit: 5).isEmpty {}
         #expect(try pages() < before / 10)
     }
 
@@ -238,7 +238,7 @@ import Testing
         #expect(try store.count(owner: "alice") == min(stored, keeping))
         #expect(try store.count(owner: "bob") == 1)
         if keeping > 0 {
-            #expect(try store.response(id: "resp_\(stored - 1)", owner: "alice", now: 1) != nil)
+            #expect(try store.read(id: "resp_\(stored - 1)", owner: "alice", now: 1) != nil)
         }
     }
 
@@ -246,8 +246,8 @@ import Testing
         try store.insert(.sample("running", state: .inProgress, used: 1, runner: (pid: 10, startTime: 1)))
         for index in 0..<3 { try store.insert(.sample("resp_\(index)", used: 1000 + index)) }
         #expect(try store.removeOldest(owner: "alice", keeping: 2) == 2)
-        #expect(try store.response(id: "running", owner: "alice", now: 1) != nil)
-        #expect(try store.response(id: "resp_2", owner: "alice", now: 1) != nil)
+        #expect(try store.read(id: "running", owner: "alice", now: 1) != nil)
+        #expect(try store.read(id: "resp_2", owner: "alice", now: 1) != nil)
         #expect(try store.removeOldest(owner: "alice", keeping: 0) == 1)
     }
 }

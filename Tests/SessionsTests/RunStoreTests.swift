@@ -31,7 +31,7 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
     }
 
     private func found(_ id: String = "run_1") throws -> StoredRun? {
-        try store.run(id: id, owner: "alice", now: 0)
+        try store.read(id: id, owner: "alice", now: 0)
     }
 
     // MARK: Storing
@@ -60,7 +60,7 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
 
     @Test func `another key's run does not exist`() throws {
         try store.insert(.sample())
-        #expect(try store.run(id: "run_1", owner: "bob", now: 2000) == nil)
+        #expect(try store.read(id: "run_1", owner: "bob", now: 2000) == nil)
         #expect(try store.requestCancel(id: "run_1", owner: "bob") == nil)
         #expect(try !store.delete(id: "run_1", owner: "bob"))
         #expect(try found() == .sample())
@@ -68,8 +68,8 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
 
     @Test func `reading counts as a use, and time never goes back`() throws {
         try store.insert(.sample(used: 1000))
-        #expect(try store.run(id: "run_1", owner: "alice", now: 1500)?.lastUsed == 1500)
-        #expect(try store.run(id: "run_1", owner: "alice", now: 1200)?.lastUsed == 1500)
+        #expect(try store.read(id: "run_1", owner: "alice", now: 1500)?.lastUsed == 1500)
+        #expect(try store.read(id: "run_1", owner: "alice", now: 1200)?.lastUsed == 1500)
     }
 
     // MARK: States
@@ -192,7 +192,7 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
     @Test func `what nobody used expires, the oldest first, and what has a runner does not`() throws {
         for age in 0..<8 { try store.insert(.sample("run_\(age)", state: .completed, used: 1000 + age)) }
         try store.insert(.sample("running", state: .running, used: 1))
-        _ = try store.run(id: "run_0", owner: "alice", now: 2000)
+        _ = try store.read(id: "run_0", owner: "alice", now: 2000)
         #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == ["run_1", "run_2", "run_3"])
         #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == ["run_4"])
         #expect(try store.removeExpired(unusedSince: 1005, limit: 3) == [])

@@ -94,7 +94,7 @@ private func openAndInsert(path: String, count: Int) -> Bool {
                     try store.insert(.sample(id, owner: "key\(thread)", state: .inProgress, bytes: 2000))
                     _ = try store.isCancelRequested(id: id)
                     try store.update(id: id, state: .completed, response: "{}", conversation: "[]", now: 1001)
-                    _ = try store.response(id: id, owner: "key\(thread)", now: 1002 + index)
+                    _ = try store.read(id: id, owner: "key\(thread)", now: 1002 + index)
                     try store.removeOldest(owner: "key\(thread)", keeping: 10)
                 }
                 if let failure { failures.withLock { $0.append("\(failure)") } }
@@ -148,7 +148,7 @@ private func openAndInsert(path: String, count: Int) -> Bool {
         #expect(ids.count >= 300)
         let store = try bench.store()
         for id in ids {
-            #expect(try store.response(id: id, owner: "alice", now: 1000) == .sample(id, bytes: 5000))
+            #expect(try store.read(id: id, owner: "alice", now: 1000) == .sample(id, bytes: 5000))
         }
         #expect(try store.database.read { db in try String.fetchOne(db, sql: "PRAGMA integrity_check") } == "ok")
     }
@@ -187,7 +187,7 @@ private func openAndInsert(path: String, count: Int) -> Bool {
         try file.close()
         let failure = failure { () throws(SessionStoreError) in
             let store = try bench.store()
-            for index in 0..<200 { _ = try store.response(id: "resp_\(index)", owner: "alice", now: 1000) }
+            for index in 0..<200 { _ = try store.read(id: "resp_\(index)", owner: "alice", now: 1000) }
             _ = try store.removeExpired(unusedSince: 5000, limit: 1000)
         }
         #expect(failure?.isCorrupt == true, "\(String(describing: failure))")
@@ -200,7 +200,7 @@ private func openAndInsert(path: String, count: Int) -> Bool {
             try db.execute(sql: "UPDATE response SET state = 'paused', runner_pid = 9999999999")
         }
         let failure = failure { () throws(SessionStoreError) in
-            _ = try store.response(id: "resp_1", owner: "alice", now: 1000)
+            _ = try store.read(id: "resp_1", owner: "alice", now: 1000)
         }
         #expect(failure == .unreadable(path: bench.path, column: "state"))
         try bench.stranger().write { db in try db.execute(sql: "UPDATE response SET state = 'queued'") }
@@ -210,7 +210,7 @@ private func openAndInsert(path: String, count: Int) -> Bool {
     }
 
     private func failureOfReading(_ store: ResponseStore) -> SessionStoreError? {
-        failure { () throws(SessionStoreError) in _ = try store.response(id: "resp_1", owner: "alice", now: 1000) }
+        failure { () throws(SessionStoreError) in _ = try store.read(id: "resp_1", owner: "alice", now: 1000) }
     }
 
     @Test func `a directory that can't be written is refused`() throws {
@@ -251,8 +251,8 @@ private func openAndInsert(path: String, count: Int) -> Bool {
         }
         let failure = failure { () throws(SessionStoreError) in try store.insert(.sample("resp_2", bytes: 100_000)) }
         #expect(failure?.isFull == true && failure?.description.contains("Free space") == true)
-        #expect(try store.response(id: "resp_1", owner: "alice", now: 2000)?.id == "resp_1")
-        #expect(try store.response(id: "resp_2", owner: "alice", now: 2000) == nil)
+        #expect(try store.read(id: "resp_1", owner: "alice", now: 2000)?.id == "resp_1")
+        #expect(try store.read(id: "resp_2", owner: "alice", now: 2000) == nil)
         #expect(try store.delete(id: "resp_1", owner: "alice"))
     }
 

@@ -127,7 +127,7 @@ import Testing
             try db.execute(sql: "INSERT INTO grdb_migrations VALUES (?)", arguments: [first.name])
         }
         let database = try SessionDatabase(path: bench.path)
-        let found = try ResponseStore(database: database).response(id: "resp_1", owner: "alice", now: 2)
+        let found = try ResponseStore(database: database).read(id: "resp_1", owner: "alice", now: 2)
         #expect(found?.state == .completed && found?.response == "{}")
         #expect(try SessionStore(database: database).count(owner: nil) == 0)
     }

@@ -118,7 +118,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         ("session", { s throws(SessionStoreError) in _ = try s.sessions.session(id: "s1", owner: "alice") }),
         ("list", { s throws(SessionStoreError) in _ = try s.sessions.list(owner: nil, limit: 99, after: nil) }),
         ("count", { s throws(SessionStoreError) in _ = try s.sessions.count(owner: nil) }),
-        ("run", { s throws(SessionStoreError) in _ = try s.runs.run(id: "run_1", owner: "alice", now: 1) }),
+        ("run", { s throws(SessionStoreError) in _ = try s.runs.read(id: "run_1", owner: "alice", now: 1) }),
     ]
 
     let bench: StoreBench
@@ -133,7 +133,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         #expect(try stores.sessions.isKnown(ids: ["s1"]) == ["s1"])
         #expect(try !stores.runs.isCancelRequested(id: "run_1"))
         try stores.sessions.touch(id: "s1", owner: "alice", now: 5000)
-        #expect(try stores.runs.run(id: "run_1", owner: "alice", now: 5000)?.lastUsed == 1000)
+        #expect(try stores.runs.read(id: "run_1", owner: "alice", now: 5000)?.lastUsed == 1000)
         #expect(try stores.sessions.session(id: "s1", owner: "alice")?.lastUsed == 1000)
     }
 
@@ -149,7 +149,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         try runs.insert(.sample())
         try responses.insert(.sample())
         #expect(try sessions.count(owner: "alice") == 1 && responses.count(owner: "alice") == 1)
-        #expect(try runs.run(id: "run_1", owner: "alice", now: 1) == .sample())
+        #expect(try runs.read(id: "run_1", owner: "alice", now: 1) == .sample())
         // A connection has the file and its log; the index of the log is the process's.
         #expect(try descriptors() - before <= 5)
     }
@@ -233,7 +233,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         }
         #expect(try stores.sessions.isKnown(ids: ["big"]) == [] && stores.runs.isKnown(ids: ["big"]) == [])
         #expect(try stores.sessions.session(id: "s1", owner: "alice")?.turns == 1)
-        #expect(try stores.runs.run(id: "run_1", owner: "alice", now: 1)?.state == .running)
+        #expect(try stores.runs.read(id: "run_1", owner: "alice", now: 1)?.state == .running)
         // Room can be made.
         #expect(try stores.sessions.delete(id: "s1", owner: "alice") != nil)
         #expect(try stores.sessions.insertWhole(.sample("s2", bytes: 5000)))
@@ -346,7 +346,8 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         try store.insert(.sample())
         try loosen("run")
         try bench.stranger().write { db in try db.execute(sql: "UPDATE run SET \(column) = x'FFA0'") }
-        let failure = failure { () throws(SessionStoreError) in _ = try store.run(id: "run_1", owner: "alice", now: 1) }
+        let failure = failure { () throws(SessionStoreError) in _ = try store.read(id: "run_1", owner: "alice", now: 1)
+        }
         #expect(failure == .unreadable(path: bench.path, column: column))
     }
 }

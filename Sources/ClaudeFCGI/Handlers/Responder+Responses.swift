@@ -133,11 +133,7 @@ extension Responder {
         var limit = 20
         for (name, value) in Self.query(request) {
             switch name {
-            case "limit":
-                guard let number = Int(value), (1...100).contains(number) else {
-                    throw .invalid("limit", "`limit` must be a whole number from 1 to 100.")
-                }
-                limit = number
+            case "limit": limit = try PageLimit.read(value, upTo: 100)
             case "order" where value == "desc": items.reverse()
             case "after":
                 if let place = items.firstIndex(where: { $0["id"]?.stringValue == value }) {

@@ -40,10 +40,9 @@ extension Responder {
         _ log: inout RequestLog
     ) throws(APIError) {
         _ = try runs.run(id, owner: client.name)
-        let after = Self.query(request).last { $0.name == "after" }?.value ?? request.parameter("HTTP_LAST_EVENT_ID")
-        guard let last = Int(after ?? "0"), last >= 0 else {
-            throw .invalid("after", "`after` (or Last-Event-ID) must be the `id` of an event, a whole number.")
-        }
+        let after = try Self.place(Self.query(request).last { $0.name == "after" }?.value, "after")
+        let header = try Self.place(request.parameter("HTTP_LAST_EVENT_ID"), "Last-Event-ID")
+        let last = after ?? header ?? 0
         guard var reader = RunEventReader(path: runs.eventsPath(id), after: last) else { throw StoredRuns.missing }
         // Who follows holds a thread without a place.
         guard followers.begin() else {
@@ -88,6 +87,15 @@ extension Responder {
                 return
             }
         }
+    }
+
+    /// An event's number; a wrong one is said even where the other place counts.
+    private static func place(_ value: String?, _ name: String) throws(APIError) -> Int? {
+        guard let value else { return nil }
+        guard let number = Int(value), number >= 0 else {
+            throw .invalid(name, "`\(name)` must be the `id` of an event, a whole number.")
+        }
+        return number
     }
 
     /// Between two looks at whether the run still goes on.

@@ -11,11 +11,7 @@ extension Responder {
         var after: String?
         for (name, value) in Self.query(request) {
             switch name {
-            case "limit":
-                guard let number = Int(value), (1...1000).contains(number) else {
-                    throw .invalid("limit", "`limit` must be a whole number from 1 to 1000.")
-                }
-                limit = number
+            case "limit": limit = try PageLimit.read(value, upTo: 1000)
             case "after": after = value
             default: break
             }

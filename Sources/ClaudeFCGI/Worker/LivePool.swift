@@ -6,7 +6,6 @@
 
 import Admission
 import CLinux
-import Crypto
 import Dialects
 import Glibc
 import Synchronization
@@ -43,18 +42,9 @@ final class LivePool: Sendable {
     /// Whether conversations are kept at all.
     var isOn: Bool { settings.liveMax > 0 }
 
-    /// The name of a conversation.
-    static func hash(
-        _ request: RunRequest, model: ResolvedModel, client: String, turns: some Sequence<RunRequest.Turn>
-    ) -> LiveHash {
-        let bytes = ConversationKey.bytes(request: request, model: model.name, client: client, turns: turns)
-        return LiveHash(digest: SHA256.hash(data: bytes))
-    }
-
-    /// The name of the conversation that a request continues; nil where it begins one, or no process could go on with it.
-    func continued(by request: RunRequest, model: ResolvedModel, client: String) -> LiveHash? {
-        guard isOn, let (history, _) = request.liveSplit else { return nil }
-        return Self.hash(request, model: model, client: client, turns: history)
+    /// What a request continues; nil where no process is kept for such a one.
+    func continued(by request: RunRequest, model: ResolvedModel, client: String) -> ContinuedConversation? {
+        isOn && request.allowsLive ? ContinuedConversation(request, model: model, client: client) : nil
     }
 
     /// The responder that has a conversation.

@@ -58,13 +58,18 @@ struct RunPipeline: Sendable {
             form: form, dialect: route.dialect, requestID: log.requestID, headers: headers,
             choiceCount: runRequests.count, hooks: hooks, started: log.started, heartbeatAfter: settings.heartbeatAfter,
             gate: gate)
+        var foreseen: ContinuedConversation?
         // Not for a run in the background: its caller has been answered.
-        if runRequests.count == 1, hooks.prepare == nil, request.descriptor >= 0, !request.isHandedOver,
-            let owner = otherOwner(of: first, named, client)
-        {
-            log.isHandedOver = request.handOver(to: owner)
-            log.isAbandoned = !log.isHandedOver
-            return
+        if runRequests.count == 1, settings.responders > 1, request.descriptor >= 0, !request.isHandedOver {
+            if live.isOn, let whole = hooks.foresee(first) {
+                foreseen = live.continued(by: whole, model: named, client: client.name)
+            }
+            if let owner = otherOwner(of: first, foreseen) {
+                hooks.leaves()
+                log.isHandedOver = request.handOver(to: owner)
+                log.isAbandoned = !log.isHandedOver
+                return
+            }
         }
         let place = AdmissionRequest(
             client: client.admission, route: UInt32(route.number), model: model ?? "",
@@ -76,7 +81,7 @@ struct RunPipeline: Sendable {
                 if index == 0 { hooks.began() }
                 let plan = LaunchPlan(
                     runRequest, roots: client.directories(settings), chatDirectory: settings.chatToolsDirectory)
-                try run(plan, named, client.name, holding: permit, hooks, &sink, &request, &reply, &log)
+                try run(plan, named, client.name, foreseen, holding: permit, hooks, &sink, &request, &reply, &log)
                 if sink.error != nil || log.isAbandoned { break }
             }
         } catch {
@@ -89,10 +94,8 @@ struct RunPipeline: Sendable {
     }
 
     /// The responder that has the process for a request, where it is another one: that of the conversation, or a spare.
-    private func otherOwner(of request: RunRequest, _ model: ResolvedModel, _ client: Client) -> Int32? {
-        if let conversation = live.continued(by: request, model: model, client: client.name),
-            let owner = live.owner(of: conversation)
-        {
+    private func otherOwner(of request: RunRequest, _ foreseen: ContinuedConversation?) -> Int32? {
+        if let conversation = foreseen?.hash, let owner = live.owner(of: conversation) {
             return owner.isSelf ? nil : owner.pid
         }
         return request.fitsWarmProcess ? spares.otherOwner : nil
@@ -132,9 +135,8 @@ struct RunPipeline: Sendable {
     ///
     /// The place is held until the last process has ended: what is counted is CLIs.
     private func run(
-        _ plan: LaunchPlan, _ model: ResolvedModel, _ client: String, holding permit: borrowing AdmissionPermit,
-        _ hooks: RunHooks,
-        _ sink: inout RunSink,
+        _ plan: LaunchPlan, _ model: ResolvedModel, _ client: String, _ foreseen: ContinuedConversation?,
+        holding permit: borrowing AdmissionPermit, _ hooks: RunHooks, _ sink: inout RunSink,
         _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let started = ContinuousClock.now
@@ -145,14 +147,18 @@ struct RunPipeline: Sendable {
         var attempts = 0
         var delay = Self.firstRetryDelay
         var mayHaveWaited = true
+        var continued = foreseen
         while true {
             sink.beginAttempt()
             var plan = try hooks.prepare?(plan) ?? plan
             plan.retries = settings.retryMaxAttempts - attempts - 1
-            let worker = try worker(for: plan, model, client, mayHaveWaited: mayHaveWaited, permit)
+            if continued?.request != plan.request {
+                continued = live.continued(by: plan.request, model: model, client: client)
+            }
+            let worker = try worker(for: plan, model, continued, mayHaveWaited: mayHaveWaited, permit)
             let hadWaited = worker.hasWaited
             let (end, count) = attempt(
-                worker, plan, model, client, permit, deadline, hooks, &sink, &request, &reply, &log)
+                worker, plan, continued, permit, deadline, hooks, &sink, &request, &reply, &log)
             if end == .timedOut { sink.fail(timeoutError(limit)) }
             // A process that died while it waited says nothing of the request.
             if hadWaited, sink.error?.kind == .cli, end == .ended, !sink.hasContent, !log.isAbandoned {
@@ -185,16 +191,12 @@ struct RunPipeline: Sendable {
     ///
     /// - Parameter mayHaveWaited: False after a process that had waited turned out to be dead.
     private func worker(
-        for plan: LaunchPlan, _ model: ResolvedModel, _ client: String, mayHaveWaited: Bool,
+        for plan: LaunchPlan, _ model: ResolvedModel, _ continued: ContinuedConversation?, mayHaveWaited: Bool,
         _ permit: borrowing AdmissionPermit
     ) throws(APIError) -> ClaudeWorker {
         permit.stage.enter(.starting)
         if mayHaveWaited {
-            if let conversation = live.continued(by: plan.request, model: model, client: client),
-                let worker = live.take(conversation)
-            {
-                return worker
-            }
+            if let conversation = continued?.hash, let worker = live.take(conversation) { return worker }
             if let worker = spares.take(for: plan, model: model) { return worker }
         }
         let process = try launcher.start(plan)
@@ -206,7 +208,7 @@ struct RunPipeline: Sendable {
     ///
     /// - Returns: How it ended, and how many attempts it made upstream.
     private func attempt(
-        _ worker: ClaudeWorker, _ plan: LaunchPlan, _ model: ResolvedModel, _ client: String,
+        _ worker: ClaudeWorker, _ plan: LaunchPlan, _ continued: ContinuedConversation?,
         _ permit: borrowing AdmissionPermit, _ deadline: ContinuousClock.Instant, _ hooks: RunHooks,
         _ sink: inout RunSink, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) -> (PumpEnd, Int) {
@@ -221,11 +223,10 @@ struct RunPipeline: Sendable {
         sink.beginning = beginning
         defer { beginning.end() }
         let kept = KeptConversation()
-        if live.isOn, plan.request.allowsLive, sink.isOnlyChoice {
+        if let continued, sink.isOnlyChoice {
             sink.answered = { [live] answer in
                 guard answer.stopReason == .endTurn || answer.stopReason == .toolUse else { return }
-                let turns = plan.request.turns(with: answer)
-                let hash = LivePool.hash(plan.request, model: model, client: client, turns: turns)
+                let hash = continued.hash(with: answer)
                 kept.hash = hash
                 // Before the client has the end of the answer: its next request may come at once.
                 live.expect(hash)

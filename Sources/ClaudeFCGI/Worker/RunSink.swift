@@ -16,6 +16,12 @@ enum ReplyForm {
 struct RunHooks {
     /// The stored conversation that the run is a part of: of its requests one runs at a time.
     var sessionID: String?
+    /// The request as it will be when it has its place, unless the stored conversation changes until then.
+    ///
+    /// Only for where it should run; nil where nothing can be said.
+    var foresee: (RunRequest) -> RunRequest? = { $0 }
+    /// Another responder gets the request, and begins from the beginning.
+    var leaves: () -> Void = {}
     /// The run has a place.
     var began: () -> Void = {}
     /// Says how the CLI is started; asked before each attempt, the run having its place.

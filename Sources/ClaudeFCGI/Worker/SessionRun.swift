@@ -2,7 +2,8 @@
 //
 // The row is there before the run: so the key's limit holds for requests that come together, and what a dead responder has
 // left has a name. A turn is stored once its answer is whole; until then the conversation is as it was before. What the row
-// says is read when the run has its place, because the request before it may have changed it.
+// says is read when the run has its place, because the request before it may have changed it; what it said before only tells
+// which responder has the chat's process.
 //
 //   agent   the CLI's own record, a file (SessionTranscript); the process is started on it
 //   chat    the conversation stands in the row and is fed to the process as history
@@ -22,6 +23,8 @@ final class SessionRun {
     private var session: StoredSession?
     /// The conversation that is branched.
     private var source: StoredSession?
+    /// A chat's conversation as it was read last, and after how many turns.
+    private var known: (conversation: Conversation, turns: Int)?
     private var isBegun = false
     /// What the caller asked for that later requests are to go on with.
     private var settings = SessionSettings()
@@ -108,13 +111,21 @@ final class SessionRun {
         guard id != nil else { return hooks }
         hooks.sessionID = id
         hooks.prepare = { plan throws(APIError) in try self.prepare(plan) }
+        hooks.leaves = { self.end() }
         if profile == .agent {
             hooks.settle = { answer, directory throws(APIError) in try self.settle(answer, directory) }
         } else {
+            hooks.foresee = { self.foresee($0) }
             hooks.keep = { answer throws(APIError) in try self.keep(answer) }
             hooks.reported = { summary in self.addCost(summary) }
         }
         return hooks
+    }
+
+    /// A chat's request with the conversation as it was found; what is wrong with it is said when the place has come.
+    private func foresee(_ run: RunRequest) -> RunRequest? {
+        guard let found = isBegun ? source : session else { return run }
+        return try? run.continuing(try conversation(found))
     }
 
     /// How the CLI is started for the session's next turn.
@@ -127,7 +138,7 @@ final class SessionRun {
                 if profile == .agent {
                     plan.record = try sessions.fork(now, into: session)
                 } else {
-                    plan.request = try plan.request.continuing(try Self.conversation(now))
+                    plan.request = try plan.request.continuing(try conversation(now))
                 }
             } else if profile == .agent {
                 // What a failed attempt has left.
@@ -143,7 +154,7 @@ final class SessionRun {
                 try transcript.cut(toBytes: session.transcriptBytes)
                 plan.record = .resumed(path: transcript.path)
             } else {
-                plan.request = try plan.request.continuing(try Self.conversation(session))
+                plan.request = try plan.request.continuing(try conversation(session))
             }
         }
         if profile == .agent, plan.directory == .fresh { plan.directory = .own(sessions.directory(of: id)) }
@@ -151,12 +162,15 @@ final class SessionRun {
         return plan
     }
 
-    private static func conversation(_ session: StoredSession) throws(APIError) -> Conversation {
+    private func conversation(_ session: StoredSession) throws(APIError) -> Conversation {
         guard let text = session.conversation else { return Conversation() }
+        // Each turn that is stored is counted.
+        if let known, known.turns == session.turns { return known.conversation }
         guard let conversation = Conversation(try StateStore.json(text)) else {
             throw APIError(
                 .internal, "What is stored of the session can't be read. Delete it.", parameter: "session_id")
         }
+        known = (conversation, session.turns)
         return conversation
     }
 
@@ -224,9 +238,10 @@ final class SessionRun {
         return isKept
     }
 
-    /// The run is over: a conversation whose first turn came to nothing is none.
+    /// The run is over, or another responder's: a conversation whose first turn came to nothing is none.
     func end() {
         guard isBegun, let session else { return }
+        isBegun = false
         sessions.abandon(session)
     }
 }

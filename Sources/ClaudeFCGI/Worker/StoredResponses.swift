@@ -20,12 +20,12 @@ final class StoredResponses: Sendable {
     /// - Throws: ``APIError`` not_found, also for another key's.
     func response(_ id: String, owner: String) throws(APIError) -> StoredResponse {
         var found = try use { store throws(SessionStoreError) in
-            try store.response(id: id, owner: owner, now: WallClock.now.seconds)
+            try store.read(id: id, owner: owner, now: WallClock.now.seconds)
         }
         if let row = found, !row.state.isTerminal {
             try failAbandoned()
             found = try use { store throws(SessionStoreError) in
-                try store.response(id: id, owner: owner, now: WallClock.now.seconds)
+                try store.read(id: id, owner: owner, now: WallClock.now.seconds)
             }
         }
         guard let found else { throw Self.missing }

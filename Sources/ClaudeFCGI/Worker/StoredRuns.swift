@@ -33,7 +33,7 @@ final class StoredRuns: Sendable {
 
     private func look(_ id: String, _ owner: String) throws(APIError) -> StoredRun? {
         try use { store throws(SessionStoreError) in
-            try store.run(id: id, owner: owner, now: WallClock.now.seconds)
+            try store.read(id: id, owner: owner, now: WallClock.now.seconds)
         }
     }
 

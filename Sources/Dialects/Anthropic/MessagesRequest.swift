@@ -12,6 +12,10 @@ public enum MessagesRequest {
         ("compaction", "summaries are not made here. Leave it out and send what the model should know."),
         ("container", "containers are not served here. Leave it out."),
     ]
+    /// A count continues nothing, and has no answer that they could shape.
+    private static let uncounted = [
+        "session_id", "max_tokens", "stream", "stop_sequences", "output_config", "output_format",
+    ]
 
     /// The request.
     ///
@@ -33,17 +37,16 @@ public enum MessagesRequest {
     ///
     /// - Throws: ``APIError`` naming the parameter.
     public static func decodeCount(_ json: JSONValue) throws(APIError) -> RunRequest {
-        var request = try decodeAll(try FieldReader(json, path: ""), session: .none)
+        var request = try decodeAll(try FieldReader(json, path: ""), session: nil)
         request.countsTokens = true
         request.isStreaming = false
-        // A count has no answer that they could shape.
-        let shaping = ["output_config", "output_format"].filter { json[$0].map { !$0.isNull } ?? false }
-        request.ignoredParameters += shaping
+        request.ignoredParameters += uncounted.filter { json[$0].map { !$0.isNull } ?? false }
         request.outputSchema = nil
         return request
     }
 
-    private static func decodeAll(_ fields: FieldReader, session: SessionWish) throws(APIError) -> RunRequest {
+    /// - Parameter session: Nil where the request can have no part in one.
+    private static func decodeAll(_ fields: FieldReader, session: SessionWish?) throws(APIError) -> RunRequest {
         for (name, advice) in refused where fields.value(name) != nil {
             throw .invalid(name, "`\(name)`: \(advice)")
         }
@@ -70,8 +73,10 @@ public enum MessagesRequest {
             }
             request.append(role, blocks)
         }
-        request.session = session
-        try request.readSession(fields)
+        if let session {
+            request.session = session
+            try request.readSession(fields)
+        }
         if !request.session.isExisting { try request.requireToolResults() }
         try decodeTools(fields, &request)
         try decodeModelling(fields, &request)

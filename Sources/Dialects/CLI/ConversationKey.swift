@@ -3,16 +3,13 @@
 /// Two requests have one key where a process that has answered the first can go on with the second. Left out is what the
 /// model does not know of: the form of the reply, and how long a run may take.
 public enum ConversationKey {
-    /// The key's canonical bytes, to be hashed.
+    /// What the key begins with, to be hashed: all but the turns.
     ///
     /// - Parameters:
     ///   - request: Whose parameters count.
     ///   - model: The model in the CLI's own words.
     ///   - client: The name of the caller's key; nil where the service has none.
-    ///   - turns: The conversation, from its first turn to an answer.
-    public static func bytes(
-        request: RunRequest, model: String?, client: String?, turns: some Sequence<RunRequest.Turn>
-    ) -> [UInt8] {
+    public static func parameters(of request: RunRequest, model: String?, client: String?) -> [UInt8] {
         let parameters: [JSONValue] = [
             client.map { .string($0) } ?? nil, model.map { .string($0) } ?? nil,
             .array(request.system.map { .string($0) }), .array(request.tools.map { .object($0.definition) }),
@@ -21,12 +18,13 @@ public enum ConversationKey {
             .array(request.stopSequences.map { .string($0) }), .object(request.sampling),
             .bool(request.usesClaudeCodePrompt),
         ]
-        var bytes = JSONWriter.bytes(.array(parameters))
-        for turn in turns {
-            bytes.append(0x0A)
-            JSONWriter.append(
-                .array([.string(turn.role.rawValue), .array(turn.blocks.map(plain))]), to: &bytes)
-        }
+        return JSONWriter.bytes(.array(parameters))
+    }
+
+    /// What each turn adds to the key.
+    public static func bytes(of turn: RunRequest.Turn) -> [UInt8] {
+        var bytes: [UInt8] = [0x0A]
+        JSONWriter.append(.array([.string(turn.role.rawValue), .array(turn.blocks.map(plain))]), to: &bytes)
         return bytes
     }
 

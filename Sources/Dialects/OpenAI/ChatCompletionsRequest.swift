@@ -61,10 +61,10 @@ public enum ChatCompletionsRequest {
                     tool.path("type"), "`\(tool.path("type"))` must be `function`: other tools are not served here.")
             }
             let function = try FieldReader(try tool.required("function"), path: tool.path("function"))
-            try append(function, to: &request)
+            try FunctionTools.append(function, to: &request)
         }
         for (index, function) in functions.enumerated() {
-            try append(try FieldReader(function, path: "functions[\(index)]"), to: &request)
+            try FunctionTools.append(try FieldReader(function, path: "functions[\(index)]"), to: &request)
         }
         request.reply.usesLegacyFunctions = tools.isEmpty && !functions.isEmpty
         let isParallel = try fields.bool("parallel_tool_calls") ?? !request.reply.usesLegacyFunctions
@@ -79,21 +79,6 @@ public enum ChatCompletionsRequest {
         if ["any", "tool"].contains(request.toolChoice?["type"]?.stringValue) {
             request.thinking = .off
             request.reply.showsThinking = false
-        }
-    }
-
-    private static func append(_ function: FieldReader, to request: inout RunRequest) throws(APIError) {
-        _ = try function.required("name")
-        let name = try function.string("name") ?? ""
-        let tool = try FunctionTools.tool(
-            name: name, description: try function.string("description"), parameters: function.value("parameters"),
-            path: function.path)
-        guard !request.tools.contains(where: { $0.name == name }) else {
-            throw .invalid(function.path("name"), "`\(function.path("name"))`: two tools have the same name.")
-        }
-        request.tools.append(tool)
-        if function.value("strict")?.boolValue == true, !request.ignoredParameters.contains("tools.strict") {
-            request.ignoredParameters.append("tools.strict")
         }
     }
 

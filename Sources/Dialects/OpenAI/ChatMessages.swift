@@ -29,12 +29,7 @@ enum ChatMessages {
         _ fields: FieldReader, name: String?, to request: inout RunRequest
     ) throws(APIError) {
         _ = try fields.required("content")
-        var blocks = try ContentParts.chat.blocks(fields)
-        guard !blocks.isEmpty else {
-            throw .invalid(
-                fields.path("content"),
-                "`\(fields.path("content"))` has no text. Send some, or leave the message out.")
-        }
+        var blocks = try ContentParts.chat.saidBlocks(fields)
         // The API has no names of speakers; a chat of several people would be lost without them.
         if let name, !name.isBlank { blocks.insert(RunRequest.Turn.text("\(name):"), at: 0) }
         request.append(.user, blocks)

@@ -18,6 +18,18 @@ struct ContentParts: Sendable {
         try blocks(fields, key, kinds: texts.union(media))
     }
 
+    /// The blocks of a message that must say something.
+    ///
+    /// - Throws: ``APIError`` naming the part's field.
+    func saidBlocks(_ fields: FieldReader) throws(APIError) -> [JSONValue] {
+        let blocks = try blocks(fields)
+        let path = fields.path("content")
+        guard !blocks.isEmpty else {
+            throw .invalid(path, "`\(path)` has no text. Send some, or leave the message out.")
+        }
+        return blocks
+    }
+
     /// The texts of a field that holds no images and files.
     ///
     /// - Throws: ``APIError`` naming the part's field.

@@ -1,23 +1,35 @@
 /// OpenAI's function tools in the Messages API's form.
 enum FunctionTools {
-    /// A tool from a function's parts.
-    static func tool(
-        name: String, description: String?, parameters: JSONValue?, path: String
-    ) throws(APIError) -> RunRequest.Tool {
-        try checkName(name, path: "\(path).name", limit: 64)
+    /// Appends a function that the model may call.
+    static func append(_ function: FieldReader, to request: inout RunRequest) throws(APIError) {
+        let tool = try tool(function)
+        guard !request.tools.contains(where: { $0.name == tool.name }) else {
+            throw .invalid(function.path("name"), "`\(function.path("name"))`: two tools have the same name.")
+        }
+        request.tools.append(tool)
+        if try function.bool("strict") == true, !request.ignoredParameters.contains("tools.strict") {
+            request.ignoredParameters.append("tools.strict")
+        }
+    }
+
+    private static func tool(_ function: FieldReader) throws(APIError) -> RunRequest.Tool {
+        _ = try function.required("name")
+        let name = try function.string("name") ?? ""
+        let description = try function.string("description")
+        try checkName(name, path: function.path("name"), limit: 64)
+        let path = function.path("parameters")
         var schema = JSONObject()
-        if let parameters {
+        if let parameters = function.value("parameters") {
             guard let object = parameters.objectValue else {
                 throw .invalid(
-                    "\(path).parameters",
-                    "`\(path).parameters` must be a JSON Schema, an object, not \(parameters.kindDescription).")
+                    path, "`\(path)` must be a JSON Schema, an object, not \(parameters.kindDescription).")
             }
             schema = object
         }
         // A function without parameters; the API wants to be told that its input is an object.
         if schema["type"] == nil { schema["type"] = "object" }
         guard schema["type"] == "object" else {
-            throw .invalid("\(path).parameters.type", "`\(path).parameters.type` must be `object`.")
+            throw .invalid("\(path).type", "`\(path).type` must be `object`.")
         }
         if schema["properties"] == nil, schema.members.count == 1 { schema["properties"] = [:] }
         var definition = JSONObject([("name", .string(name))])

@@ -66,14 +66,7 @@ enum ResponsesInput {
         let role = try item.choice("role", of: ["user", "assistant", "system", "developer"])
         _ = try item.required("content")
         switch role {
-        case "user":
-            let blocks = try ContentParts.responses.blocks(item)
-            guard !blocks.isEmpty else {
-                throw .invalid(
-                    item.path("content"),
-                    "`\(item.path("content"))` has no text. Send some, or leave the message out.")
-            }
-            request.append(.user, blocks)
+        case "user": request.append(.user, try ContentParts.responses.saidBlocks(item))
         case "assistant":
             let texts = try ContentParts.responses.texts(item)
             if !texts.isEmpty { request.append(.assistant, texts.map { RunRequest.Turn.text($0) }) }

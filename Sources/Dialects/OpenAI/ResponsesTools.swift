@@ -35,18 +35,7 @@ enum ResponsesTools {
                 tool.path("type"),
                 "`\(tool.path("type"))` must be `function`: only functions are served here, no hosted or custom tools.")
         }
-        _ = try tool.required("name")
-        let name = try tool.string("name") ?? ""
-        let function = try FunctionTools.tool(
-            name: name, description: try tool.string("description"), parameters: tool.value("parameters"),
-            path: tool.path)
-        guard !request.tools.contains(where: { $0.name == name }) else {
-            throw .invalid(tool.path("name"), "`\(tool.path("name"))`: two tools have the same name.")
-        }
-        request.tools.append(function)
-        if try tool.bool("strict") == true, !request.ignoredParameters.contains("tools.strict") {
-            request.ignoredParameters.append("tools.strict")
-        }
+        try FunctionTools.append(tool, to: &request)
     }
 
     private static func choice(

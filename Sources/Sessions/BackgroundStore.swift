@@ -10,7 +10,7 @@
 internal import GRDB
 
 /// Where something that runs in the background stands.
-protocol BackgroundState: RawRepresentable<String>, CaseIterable {
+public protocol BackgroundState: RawRepresentable<String>, CaseIterable, Sendable {
     /// Nothing changes it any more.
     var isTerminal: Bool { get }
     /// The state of a thing that an error ended.
@@ -18,9 +18,14 @@ protocol BackgroundState: RawRepresentable<String>, CaseIterable {
 }
 
 /// Something that a process runs in the background: the part of it that is the same for all kinds.
-protocol BackgroundThing {
+public protocol BackgroundThing: Sendable {
     /// The states that it can have.
     associatedtype State: BackgroundState
+
+    /// The table of its kind.
+    static var table: String { get }
+    /// Reads a whole row.
+    init(_ row: BackgroundRow) throws(SessionStoreError)
 
     /// The public id.
     var id: String { get }
@@ -38,15 +43,45 @@ protocol BackgroundThing {
     var runnerStartTime: UInt64? { get }
     /// The caller asked for its end.
     var cancelRequested: Bool { get }
+    /// Columns of this kind alone, and what they hold.
+    var texts: [String: String?] { get }
 }
 
-/// One table of things that run in the background.
-///
-/// Every call blocks.
-struct BackgroundTable<Thing: BackgroundThing> {
-    /// Columns of this kind alone, and their texts.
-    typealias Texts = [String: String?]
+/// A row of one of the tables.
+public struct BackgroundRow {
+    private let row: Row
+    private let database: SessionDatabase
 
+    /// A row of this file.
+    init(_ row: Row, in database: SessionDatabase) {
+        self.row = row
+        self.database = database
+    }
+
+    /// What a column holds.
+    func value<Value: DatabaseValueConvertible & StatementColumnConvertible>(
+        _ column: String
+    ) throws(SessionStoreError) -> Value {
+        try database.value(row, column)
+    }
+
+    /// Where the thing stands.
+    func state<State: BackgroundState>() throws(SessionStoreError) -> State {
+        guard let state = State(rawValue: try value("state")) else {
+            throw .unreadable(path: database.path, column: "state")
+        }
+        return state
+    }
+
+    /// When the process was started that runs the thing.
+    func runnerStartTime() throws(SessionStoreError) -> UInt64? {
+        let time: Int64? = try value("runner_start_time")
+        return time.map { UInt64(bitPattern: $0) }
+    }
+}
+
+/// One table of things that run in the background, shared by every process that opens the same file.
+public final class BackgroundStore<Thing: BackgroundThing>: Sendable {
     /// What a change met.
     enum Change: Equatable {
         /// It was made.
@@ -57,12 +92,21 @@ struct BackgroundTable<Thing: BackgroundThing> {
         case missing
     }
 
-    /// Where the table is.
+    /// The connections that it uses.
     let database: SessionDatabase
-    /// The table's name.
-    let name: String
-    /// Reads a whole row.
-    let decode: @Sendable (Row) throws(SessionStoreError) -> Thing
+
+    /// Uses connections that this process has already.
+    public init(database: SessionDatabase) { self.database = database }
+
+    /// Opens the file with connections of its own, and makes or migrates it where needed.
+    ///
+    /// - Parameters: As of ``SessionDatabase/init(path:patience:)``.
+    @available(*, noasync, message: "blocks")
+    public convenience init(path: String, patience: Duration = .seconds(2)) throws(SessionStoreError) {
+        self.init(database: try SessionDatabase(path: path, patience: patience))
+    }
+
+    private var name: String { Thing.table }
 
     /// The states of a thing that has not ended, as SQL.
     private var open: String {
@@ -70,7 +114,8 @@ struct BackgroundTable<Thing: BackgroundThing> {
     }
 
     /// Stores a new thing; one that has ended is stored without its runner.
-    func insert(_ thing: Thing, texts: Texts) throws(SessionStoreError) {
+    @available(*, noasync, message: "blocks")
+    public func insert(_ thing: Thing) throws(SessionStoreError) {
         let runner = thing.state.isTerminal ? nil : thing.runnerPID
         let startTime = runner.map { _ in Int64(bitPattern: thing.runnerStartTime ?? 0) }
         var values: [String: (any DatabaseValueConvertible)?] = [
@@ -78,7 +123,7 @@ struct BackgroundTable<Thing: BackgroundThing> {
             "last_used": thing.lastUsed, "runner_pid": runner, "runner_start_time": startTime,
             "cancel_requested": thing.cancelRequested,
         ]
-        for (column, text) in texts { values.updateValue(text, forKey: column) }
+        for (column, text) in thing.texts { values.updateValue(text, forKey: column) }
         let columns = values.keys.sorted()
         try database.write { db in
             try db.execute(
@@ -97,8 +142,9 @@ struct BackgroundTable<Thing: BackgroundThing> {
     ///   - texts: A nil one leaves its column as it is.
     ///   - now: Seconds since 1970.
     ///   - reachesDisk: As in ``SessionDatabase/write(reachesDisk:_:)``.
+    @available(*, noasync, message: "blocks")
     func change(
-        id: String, state: Thing.State, texts: Texts, now: Int, reachesDisk: Bool = true
+        id: String, state: Thing.State, texts: [String: String?], now: Int, reachesDisk: Bool = true
     ) throws(SessionStoreError) -> Change {
         var values: [String: (any DatabaseValueConvertible)?] = [
             "id": id, "state": state.rawValue, "now": now, "ends": state.isTerminal,
@@ -122,16 +168,22 @@ struct BackgroundTable<Thing: BackgroundThing> {
     }
 
     /// Reads a thing and leaves it as it is.
+    @available(*, noasync, message: "blocks")
     func thing(id: String, owner: String) throws(SessionStoreError) -> Thing? {
         let row = try database.read { db in
             try Row.fetchOne(db, sql: "SELECT * FROM \(name) WHERE id = ? AND owner = ?", arguments: [id, owner])
         }
         guard let row else { return nil }
-        return try decode(row)
+        return try Thing(BackgroundRow(row, in: database))
     }
 
-    /// Reads a thing and marks it as used, unless the mark can't be written now.
-    func used(id: String, owner: String, now: Int) throws(SessionStoreError) -> Thing? {
+    /// Reads a thing and marks it as used.
+    ///
+    /// A mark that can't be written now, on a full disk, say, is left out: the caller has what it asked for.
+    ///
+    /// - Parameter now: Seconds since 1970.
+    @available(*, noasync, message: "blocks")
+    public func read(id: String, owner: String, now: Int) throws(SessionStoreError) -> Thing? {
         guard var found = try thing(id: id, owner: owner) else { return nil }
         guard found.lastUsed < now else { return found }
         let isMarked = try database.mark { db in
@@ -144,7 +196,10 @@ struct BackgroundTable<Thing: BackgroundThing> {
     }
 
     /// Deletes a thing; one that runs then finds that its cancellation is requested.
-    func delete(id: String, owner: String) throws(SessionStoreError) -> Bool {
+    ///
+    /// - Returns: Whether there was one.
+    @available(*, noasync, message: "blocks")
+    public func delete(id: String, owner: String) throws(SessionStoreError) -> Bool {
         try database.write { db in
             try db.execute(sql: "DELETE FROM \(name) WHERE id = ? AND owner = ?", arguments: [id, owner])
             return db.changesCount > 0
@@ -153,8 +208,9 @@ struct BackgroundTable<Thing: BackgroundThing> {
 
     /// Asks for the end of a thing; without effect on one that has ended.
     ///
-    /// - Returns: The thing as it is now; nil when there is none.
-    func requestCancel(id: String, owner: String) throws(SessionStoreError) -> Thing? {
+    /// - Returns: The thing as it is now: its state shows whether it had ended before. Nil when there is none.
+    @available(*, noasync, message: "blocks")
+    public func requestCancel(id: String, owner: String) throws(SessionStoreError) -> Thing? {
         try database.write { db in
             try db.execute(
                 sql: "UPDATE \(name) SET cancel_requested = 1 WHERE id = ? AND owner = ? AND state IN (\(open))",
@@ -164,7 +220,10 @@ struct BackgroundTable<Thing: BackgroundThing> {
     }
 
     /// Whether a run should stop: its end was asked for, it was deleted, or somebody else ended it.
-    func isCancelRequested(id: String) throws(SessionStoreError) -> Bool {
+    ///
+    /// Cheap: one look-up in memory.
+    @available(*, noasync, message: "blocks")
+    public func isCancelRequested(id: String) throws(SessionStoreError) -> Bool {
         try database.read { db in
             let isWanted = try Bool.fetchOne(
                 db.cachedStatement(
@@ -181,9 +240,10 @@ struct BackgroundTable<Thing: BackgroundThing> {
     ///   - isAlive: Whether the process with this number and start time lives.
     ///   - texts: What a failed thing's columns then hold; asked outside of the transaction.
     /// - Returns: The ids of those that failed.
+    @available(*, noasync, message: "blocks")
     func failAbandoned(
         now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool,
-        texts: (_ id: String, _ owner: String) throws(SessionStoreError) -> Texts?
+        texts: (_ id: String, _ owner: String) throws(SessionStoreError) -> [String: String?]?
     ) throws(SessionStoreError) -> [String] {
         let running = try database.read { db in
             try Row.fetchAll(
@@ -219,8 +279,12 @@ struct BackgroundTable<Thing: BackgroundThing> {
 
     /// Removes things that nobody used for long, the oldest first, and gives some disk space back.
     ///
-    /// - Returns: The ids of those that are gone.
-    func removeExpired(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [String] {
+    /// - Parameters:
+    ///   - unusedSince: Seconds since 1970; what was used then or later stays, and what has a runner.
+    ///   - limit: How many at most.
+    /// - Returns: The ids of those that are gone; as many as `limit` when there may be more.
+    @available(*, noasync, message: "blocks")
+    public func removeExpired(unusedSince: Int, limit: Int) throws(SessionStoreError) -> [String] {
         let rows = try database.removeInBatches(limit: limit, givesSpaceBack: true) { db in
             try Row.fetchAll(
                 db.cachedStatement(
@@ -238,8 +302,9 @@ struct BackgroundTable<Thing: BackgroundThing> {
         return ids
     }
 
-    /// Which of these ids have a row.
-    func known(ids: [String]) throws(SessionStoreError) -> Set<String> {
+    /// Which of these ids have a row: the files of the others were left behind.
+    @available(*, noasync, message: "blocks")
+    public func isKnown(ids: [String]) throws(SessionStoreError) -> Set<String> {
         try database.known(ids, sql: "SELECT 1 FROM \(name) WHERE id = ?")
     }
 }
