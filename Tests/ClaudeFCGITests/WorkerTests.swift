@@ -5,9 +5,9 @@ import Testing
 @testable import ClaudeFCGI
 
 @Suite struct ClaudeEnvironmentTests {
-    private static func entries(_ environment: [String: String], readsAttachments: Bool = false) -> [String: String] {
+    private static func entries(_ environment: [String: String], hasTools: Bool = false) -> [String: String] {
         let entries = ClaudeEnvironment(service: environment).entries(
-            temporaryDirectory: "/tmp/t", marker: "m-1", retries: 2, readsAttachments: readsAttachments)
+            temporaryDirectory: "/tmp/t", marker: "m-1", retries: 2, hasTools: hasTools)
         return Dictionary(
             uniqueKeysWithValues: entries.map { entry in
                 let parts = entry.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
@@ -52,7 +52,12 @@ import Testing
         #expect(chat["TMPDIR"] == "/tmp/t")
         #expect(chat["CLAUDE_CODE_TMPDIR"] == "/tmp/t")
         #expect(chat["CLAUDE_CODE_DISABLE_ATTACHMENTS"] == "1")
-        #expect(Self.entries([:], readsAttachments: true)["CLAUDE_CODE_DISABLE_ATTACHMENTS"] == nil)
+        #expect(Self.entries([:], hasTools: true)["CLAUDE_CODE_DISABLE_ATTACHMENTS"] == nil)
+    }
+
+    @Test func `what the CLI caches goes with the run, but not the caches of its tools`() {
+        #expect(Self.entries(["XDG_CACHE_HOME": "/elsewhere"])["XDG_CACHE_HOME"] == "/tmp/t")
+        #expect(Self.entries([:], hasTools: true)["XDG_CACHE_HOME"] == nil)
     }
 
     @Test func `the CLI calls nobody else, whatever the service's environment says`() {

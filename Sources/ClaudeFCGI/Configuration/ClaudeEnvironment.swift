@@ -62,14 +62,19 @@ struct ClaudeEnvironment: Sendable {
     ///   - temporaryDirectory: The run's own; the CLI leaves sockets and probes there.
     ///   - marker: The run's id.
     ///   - retries: How often the CLI may ask its upstream again: what is left of the request's attempts.
-    ///   - readsAttachments: False adds the second lock against `@path` in a caller's text.
-    func entries(temporaryDirectory: String, marker: String, retries: Int, readsAttachments: Bool) -> [String] {
+    ///   - hasTools: False, where the CLI has none of its own, adds the second lock against `@path` in a caller's text.
+    func entries(temporaryDirectory: String, marker: String, retries: Int, hasTools: Bool) -> [String] {
         var all = inherited
         all["TMPDIR"] = temporaryDirectory
         all["CLAUDE_CODE_TMPDIR"] = temporaryDirectory
         all[Self.runMarker] = marker
         all["CLAUDE_CODE_MAX_RETRIES"] = String(retries)
-        if !readsAttachments { all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1" }
+        if !hasTools {
+            all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1"
+            // A file for each process with tools of the caller's would pile up there (seen with CLI 2.1.332). Where the CLI has
+            // tools of its own, they have their caches in the same place.
+            all["XDG_CACHE_HOME"] = temporaryDirectory
+        }
         return all.map { "\($0.key)=\($0.value)" }
     }
 

@@ -129,7 +129,7 @@ struct ClaudeLauncher: Sendable {
             var command = ChildCommand(
                 executable: executable, arguments: Self.arguments + Self.arguments(plan),
                 environment: environment.entries(
-                    temporaryDirectory: temporary, marker: id.text, retries: plan.retries, readsAttachments: hasTools),
+                    temporaryDirectory: temporary, marker: id.text, retries: plan.retries, hasTools: hasTools),
                 directory: place)
             command.directoryDescriptor = directory.descriptor
             return ClaudeProcess(
