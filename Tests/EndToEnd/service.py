@@ -338,8 +338,10 @@ class Service:
 
     def idle(self):
         """Whether no request runs, and each CLI is one that is said to wait."""
-        health = self.get("/health").json()
-        count = len(children(self.responders()))
+        answer = self.get("/health")
+        if answer.status_code == 502:  # the responder that was asked has died
+            return False
+        health, count = answer.json(), len(children(self.responders()))
         return health["queue"]["processing"] == 0 and count == health["processes"]["spares"] + health["processes"]["live"]
 
     def one_cli(self, seconds=20):
