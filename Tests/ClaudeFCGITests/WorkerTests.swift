@@ -61,6 +61,11 @@ import Testing
         #expect(Self.entries(["BUN_GC_TIMER_DISABLE": "0"])["BUN_GC_TIMER_DISABLE"] == "0")
     }
 
+    @Test func `what the CLI caches goes with the run, but not the caches of its tools`() {
+        #expect(Self.entries(["XDG_CACHE_HOME": "/elsewhere"])["XDG_CACHE_HOME"] == "/tmp/t")
+        #expect(Self.entries([:], hasTools: true)["XDG_CACHE_HOME"] == nil)
+    }
+
     @Test func `the CLI calls nobody else, whatever the service's environment says`() {
         let all = Self.entries(["DISABLE_TELEMETRY": "0", "DISABLE_AUTOUPDATER": "0"])
         for name in [

@@ -1,6 +1,6 @@
 """The service that most tests share: started once, as `make run` starts it, and ended with everything checked.
 
-`pytest --waiting` runs what callers see with processes that wait for them, which the other tests do without (`SPARES`, `LIVE_MAX`).
+`pytest --waiting` runs what callers see, and deaths of all kinds, with processes that wait (`SPARES`, `LIVE_MAX`), which the other tests do without.
 `pytest --oldest-cli` runs what rests on the CLI's protocol with the oldest CLI that is served; `newer_cli` marks what that one can't do.
 """
 
@@ -28,15 +28,20 @@ CLI_FILES = {f"test_{name}.py" for name in (
     "clients sdks tools structured_output media conversations responses errors upstream_errors security").split()}
 # What callers see of processes that waited for them.
 WAITING_FILES = {f"test_{name}.py" for name in "clients sdks tools structured_output media conversations responses".split()}
+# What is killed, breaks or is left, while others wait: whole files, and of some the tests that say so.
+DEATH_FILES = {f"test_{name}.py" for name in "admission faults response_faults".split()}
+DEATHS = {f"test_{name}.py": re.compile("kill|outlives|restarts|asked_to_end|client_that_leaves|cancelled_turn|dies|dead_one") for name in "background_runs sessions run handover".split()}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--waiting", action="store_true", help="what callers see, with spares and live conversations in the service that most tests share")
+    parser.addoption("--waiting", action="store_true", help="what callers see, and deaths, with spares and live conversations")
     parser.addoption("--oldest-cli", action="store_true", help="only what rests on the CLI, with the oldest one that is served")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "newer_cli(reason): the oldest CLI that is served can't do this")
+    if config.getoption("--waiting"):
+        Service.waiting = {}
     if not config.getoption("--oldest-cli"):
         return
     path = subprocess.run(
@@ -53,8 +58,16 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("--oldest-cli") and not config.getoption("--waiting"):
         return
     files = CLI_FILES if config.getoption("--oldest-cli") else WAITING_FILES
-    # What uses the fake CLI alone is the same with any real one.
-    chosen = [item for item in items if item.path.name in files and not {"fake", "faulty", "player"} & set(item.fixturenames)]
+
+    def is_chosen(item):
+        if config.getoption("--waiting"):
+            name = item.path.name
+            if name in DEATH_FILES or name in DEATHS and DEATHS[name].search(item.originalname):
+                return True
+        # What uses the fake CLI alone is the same with any real one.
+        return item.path.name in files and not {"fake", "faulty", "player"} & set(item.fixturenames)
+
+    chosen = [item for item in items if is_chosen(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     items[:] = chosen
     if not config.getoption("--oldest-cli"):
@@ -91,14 +104,12 @@ def some_path(workspace):
 
 
 @pytest.fixture(scope="session")
-def service(request, workspace, some_path):
+def service(workspace, some_path):
     """The real CLI, on the offline upstream, behind nginx."""
     settings = {
         "ALLOWED_DIRECTORIES": f"{workspace}:{some_path}", "LOG_LEVEL": "debug", "WORKER_CONCURRENCY": 4, "MAX_SESSIONS_PER_KEY": 100000,
         CANARY_VARIABLE: "canary-of-the-environment",
     }
-    if request.config.getoption("--waiting"):
-        settings |= {"SPARES": None, "LIVE_MAX": None}
     with Service(**settings) as service:
         yield service
 

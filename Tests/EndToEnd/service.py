@@ -143,6 +143,10 @@ def status_number(pid, name):
 class Service:
     """One `Scripts/run` in the foreground. A context manager: left, it has ended everything and checked that nothing is left."""
 
+    # Processes that only wait are the matter of tests of their own: elsewhere each CLI there is has a request. `pytest --waiting` has
+    # them at their defaults.
+    waiting = {"SPARES": 0, "LIVE_MAX": 0}
+
     def __init__(self, cli=None, checkout=CHECKOUT, wait=True, keys=None, **settings):
         """`cli="fake"` puts the fake CLI in, in its mode `fast`; a path sets CLAUDE_PATH. Others are environment variables; None unsets.
 
@@ -164,8 +168,7 @@ class Service:
         own = {
             "PORT": self.port, "TLS_PORT": self.tls_port, "RUN_DIR": self.run_dir, "UPSTREAM": "offline",
             "PROXY_API_KEY": KEY, "OFFLINE_UPSTREAM_RECORD": self.record_file, "LOG_FORMAT": "json", "RESPONDERS": 2,
-            # Processes that only wait are the matter of tests of their own: elsewhere each CLI there is has a request.
-            "SPARES": 0, "LIVE_MAX": 0,
+            **self.waiting,
         }
         if cli == "fake":
             shutil.copy(FAKE_CLI, self.base / "claude")
@@ -326,8 +329,29 @@ class Service:
         return self.named("responder-")
 
     def clis(self):
-        """The CLIs that run now: the responders' children."""
-        return children(self.responders())
+        """The CLIs that run now, the responders' children; where some wait for requests at their defaults, those that have one."""
+        found = children(self.responders())
+        return sorted({*found} & {*self.running()}) if self.has_defaults else found
+
+    @property
+    def has_defaults(self):
+        """Whether `SPARES` is not set, so that there are processes that wait."""
+        return "SPARES" not in self.environment
+
+    def running(self):
+        """The CLIs that have a request, as the admission segment says."""
+        binary = Path(os.environ.get("CLAUDE_FCGI_BIN", self.checkout / ".build/release")) / "claude-fcgi"
+        said = subprocess.run(
+            [binary, "status", "--json"], env=self.environment, cwd=self.base, stdout=subprocess.PIPE, timeout=30).stdout
+        return [request["cliPid"] for request in json.loads(said).get("requests", []) if request["cliPid"]]
+
+    def idle(self):
+        """Whether no request runs, and each CLI is one that is said to wait."""
+        answer = self.get("/health")
+        if answer.status_code == 502:  # the responder that was asked has died
+            return False
+        health, count = answer.json(), len(children(self.responders()))
+        return health["queue"]["processing"] == 0 and count == health["processes"]["spares"] + health["processes"]["live"]
 
     def one_cli(self, seconds=20):
         """Waits until exactly one CLI runs."""
@@ -336,25 +360,28 @@ class Service:
     def no_cli(self, seconds=10):
         """Waits until no CLI runs; returns how long that took."""
         began = time.monotonic()
-        if "SPARES" in self.environment:
-            until(lambda: not self.clis(), seconds, "the end of every CLI", 0.002)
+        if self.has_defaults:
+            until(lambda: not self.running() and self.idle(), seconds, "the end of every CLI but those that wait")
         else:
-            # Some wait for requests: what counts is that none has one.
-            until(lambda: self.get("/health").json()["queue"]["processing"] == 0, seconds, "the end of every run")
+            until(lambda: not self.clis(), seconds, "the end of every CLI", 0.002)
         return time.monotonic() - began
 
     def temporary(self):
-        """What is in RUN_DIR/tmp besides the directories that nginx keeps there."""
+        """What is in RUN_DIR/tmp besides the directories that nginx keeps there, and those of processes that wait at their defaults."""
         root = self.run_dir / "tmp"
         if not root.is_dir():
             return []
         nginx = {"body", "fastcgi", "proxy", "scgi", "uwsgi"}
+        waiting = set()
+        if self.has_defaults:
+            having = self.running()
+            waiting = {environment(pid).get(b"CLAUDE_FCGI_RUN", b"").decode() for pid in children(self.responders()) if pid not in having}
         found = []
         for directory, directories, files in os.walk(root):  # which forgives what vanishes meanwhile
             place = Path(directory).relative_to(root)
             names = [*directories, *files] if not (place.parts and place.parts[0] in nginx) else files
             found += [str(place / name) for name in names if place.parts or name not in nginx]
-        return sorted(found)
+        return sorted(path for path in found if path.partition("/")[0] not in waiting)
 
     # -- what it says
 

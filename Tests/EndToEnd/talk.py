@@ -223,8 +223,11 @@ def _anthropic_blocks(events):
 
 
 def waiting(service):
-    """The processes that wait, as /health counts them: spares and live."""
-    counts = service.get("/health").json()["processes"]
+    """The processes that wait, as /health counts them: spares and live; None where the responder that was asked has died."""
+    answer = service.get("/health")
+    if answer.status_code == 502:
+        return None
+    counts = answer.json()["processes"]
     return counts["spares"], counts["live"]
 
 

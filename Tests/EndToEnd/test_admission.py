@@ -14,6 +14,7 @@ import httpx
 
 from dialects import ANTHROPIC, OPENAI, events_of
 from service import CHECKOUT, KEY, Service, alive, until
+from test_faults import reported
 
 BINARY = CHECKOUT / ".build/release/claude-fcgi"
 
@@ -195,8 +196,16 @@ def test_a_failure_after_a_heartbeat_is_the_streams_error_event():
 def test_a_cli_that_died_is_tried_again_in_the_same_place():
     with Service(cli="fake") as service:
         service.mode("exits-on-turn")
-        threading.Timer(0.5, service.mode, ["fast"]).start()
+
+        def mend():
+            # One that had waited is replaced at once: its death is no attempt.
+            until(lambda: len(reported(service)) > service.has_defaults, 10, "the death of a CLI")
+            service.mode("fast")
+
+        mending = threading.Thread(target=mend)
+        mending.start()
         answer = service.post(OPENAI.path, OPENAI.body("again"))
+        mending.join()
         assert answer.status_code == 200 and OPENAI.text(answer.json()) == "again"
         line = service.request_line(answer.headers["x-request-id"])
         assert line["attempts"] >= 2
@@ -269,7 +278,7 @@ def test_limits_change_with_a_restart_of_the_responders():
 def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure():
     """A responder is killed every 200 ms while clients keep asking."""
     seconds = float(os.environ.get("CHAOS_SECONDS", "12"))
-    with Service(cli="fake", WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=50, RESPONDERS=4, LOG_LEVEL="warn") as service:
+    with Service(cli="fake", WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=50, RESPONDERS=4, LOG_LEVEL="info") as service:
         service.mode("slow 20")
         outcomes = collections.Counter()
         stop = time.monotonic() + seconds
@@ -277,12 +286,14 @@ def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure
         def ask(number):
             dialect = (OPENAI, ANTHROPIC)[number % 2]
             with service.client() as client:
-                count = 0
+                count, history = 0, []
                 while time.monotonic() < stop:
                     count += 1
                     text, streams = f"c{number}-{count}", count % 2 == 0
+                    if len(history) >= 6:
+                        history = []
                     try:
-                        answer = client.post(dialect.path, json=dialect.body(text, stream=streams))
+                        answer = client.post(dialect.path, json=dialect.body(text, history=history, stream=streams))
                     except httpx.RemoteProtocolError:
                         # With a length announced nginx can only break the connection: clear enough.
                         outcomes["broken"] += 1
@@ -291,16 +302,19 @@ def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure
                         assert answer.status_code in (502, 503), answer.text
                         assert answer.json()["error"]
                         outcomes[answer.status_code] += 1
-                    elif not streams:
+                        continue
+                    if not streams:
                         assert dialect.text(answer.json()) == text
                         outcomes["whole"] += 1
                     else:
                         events = events_of(answer.text)
-                        if dialect.is_whole(events):
-                            assert dialect.streamed_text(events) == text
-                            outcomes["streamed"] += 1
-                        else:
+                        if not dialect.is_whole(events):
                             outcomes["cut, and it shows"] += 1
+                            continue
+                        assert dialect.streamed_text(events) == text
+                        outcomes["streamed"] += 1
+                    # Where processes wait, the next turn finds this one's, or that it has died.
+                    history += [("user", text), ("assistant", text)]
 
         failures = []
 
@@ -331,3 +345,9 @@ def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure
         service.no_cli()
         until(lambda: not service.temporary(), 5, "empty temporary directories")
         assert service.post(OPENAI.path, OPENAI.body("after")).status_code == 200
+        if service.has_defaults:
+            uses = collections.Counter(line["cli.pid"] for line in service.request_lines() if "cli.pid" in line)
+            resumed = uses.total() - len(uses)
+            print(f"{resumed} of {uses.total()} runs went on in the process of another")
+            assert resumed > deaths / 10
+            until(lambda: service.get("/health").json()["processes"]["spares"] == 3, 20, "all spares")

@@ -401,16 +401,16 @@ def test_results_are_kept_over_restarts(busy, mark):
 
 
 def test_runs_and_their_files_are_removed_some_time():
-    with Service(cli="fake", SESSION_TTL_MS=60000, SESSION_CLEANUP_INTERVAL_MS=1000) as service:
+    with Service(cli="fake", SESSION_TTL_MS=10000, SESSION_CLEANUP_INTERVAL_MS=1000) as service:
         begins = time.monotonic()
         id = begin(service, "x")
         used = begin(service, "y")
         ended(service, id), ended(service, used)
         files = service.state_dir / "background"
         assert (files / f"{id}.sse").exists()
-        time.sleep(35)
+        time.sleep(6)
         run_events(service, used)
-        time.sleep(max(0, 62 - (time.monotonic() - begins)))
+        time.sleep(max(0, 12 - (time.monotonic() - begins)))
         until(lambda: not (files / f"{id}.sse").exists(), 8, "the removal of its events", 0.1)
         refused(ask(service, "GET", f"/api/runs/{id}"), 404)
         refused(ask(service, "GET", f"/api/runs/{id}/events"), 404)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
-from service import Service, alive, children, until
+from service import Service, alive, children, environment, until
 from talk import CITY, Talk, at, handed_to, holder_of, in_parallel, until_waiting, waiting
 
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
@@ -142,6 +142,36 @@ def test_the_end_of_a_responder_is_the_end_of_its_conversations(live):
     os.kill(holder, signal.SIGTERM)
     until(lambda: not alive(pid) and not alive(holder), 20, "the end of both")
     assert talk.say("[[say=two]]").text == "two"
+
+
+def test_the_death_of_a_responder_ends_its_processes_and_no_others():
+    with Service(RESPONDERS=2, SPARES=2, LIVE_MAX=8, LIVE_TTL=600, MEMORY_HEADROOM=1, WORKER_CONCURRENCY=2, MAX_QUEUE_SIZE=0) as service:
+        dying, other = service.responders()
+        talks = [Talk(service, dialect) for dialect in CHATS]
+        first = []
+        for count, (holder, talk) in enumerate(zip((dying, other), talks, strict=True)):
+            until_waiting(service, 2, count)
+            first.append(_held_by(holder, talk).pid)
+        until_waiting(service, 2, 2)
+        own, others = children([dying]), children([other])
+        assert len(own) == len(others) == 2 and first[0] in own and first[1] in others
+        os.kill(dying, signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in own), 5, "the end of its processes")
+        until(lambda: (waiting(service) or (0, 0))[1] == 1, 5, "the end of its conversation")
+        assert children([other]) == others
+        # None of them is in the way: there are two places, and no queue.
+        answers = in_parallel([lambda: service.post(OPENAI.path, OPENAI.body("[[tokens=5]] [[delay_ms=100]]"))] * 2)
+        assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+        replies = [talk.say("[[say=two]]") for talk in talks]
+        assert [reply.text for reply in replies] == ["two", "two"]
+        assert replies[0].pid not in own and replies[1].pid == first[1]
+        until_waiting(service, 2, 4)
+        assert {path.partition("/")[0] for path in service.temporary()} == {_marker(pid) for pid in service.clis()}
+
+
+def _marker(pid):
+    """The name of a CLI's own temporary directory."""
+    return environment(pid)[b"CLAUDE_FCGI_RUN"].decode()
 
 
 def test_the_end_of_the_service_leaves_nothing():

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,19 @@ def test_another_cli_file_replaces_the_spares(tmp_path):
 def _copy(source, target):
     shutil.copyfile(source, target)
     target.chmod(0o755)
+
+
+def test_a_cli_that_ends_at_once_is_not_started_over_and_over():
+    with Service(cli="fake", SPARES=4, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        until_waiting(service, 4, 0)
+        broken, starts = service.base / "broken", service.base / "starts"
+        broken.write_text(f"#!/bin/sh\necho >> {starts}\nexit 3\n")
+        broken.chmod(0o755)
+        os.rename(broken, service.base / "claude")
+        until(starts.exists, 40, "the first start")
+        time.sleep(10)
+        count = len(starts.read_text())
+        assert count < 40, f"{count} starts in 10 s"
 
 
 def test_old_spares_are_replaced():

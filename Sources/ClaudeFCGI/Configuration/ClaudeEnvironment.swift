@@ -70,7 +70,7 @@ struct ClaudeEnvironment: Sendable {
     ///   - temporaryDirectory: The run's own; the CLI leaves sockets and probes there.
     ///   - marker: The run's id.
     ///   - retries: How often the CLI may ask its upstream again: what is left of the request's attempts.
-    ///   - hasTools: False adds the second lock against `@path` in a caller's text.
+    ///   - hasTools: False, where the CLI has none of its own, adds the second lock against `@path` in a caller's text.
     func entries(temporaryDirectory: String, marker: String, retries: Int, hasTools: Bool) -> [String] {
         var all = inherited
         all["TMPDIR"] = temporaryDirectory
@@ -80,6 +80,9 @@ struct ClaudeEnvironment: Sendable {
         if !hasTools {
             all["CLAUDE_CODE_DISABLE_ATTACHMENTS"] = "1"
             all.merge(Self.runtime) { own, _ in own }
+            // A file for each process with tools of the caller's would pile up there (seen with CLI 2.1.332). Where the CLI has
+            // tools of its own, they have their caches in the same place.
+            all["XDG_CACHE_HOME"] = temporaryDirectory
         }
         return all.map { "\($0.key)=\($0.value)" }
     }

@@ -173,7 +173,7 @@ struct Settings: Sendable {
         keepsSessionTitles = try reader.flag("SESSION_TITLES", default: true)
         defaultModel = reader.text("DEFAULT_MODEL")
         modelAliases = try reader.pairs("MODEL_ALIASES")
-        sessionTTL = try reader.milliseconds("SESSION_TTL_MS", default: 3_600_000, in: 60_000...31_536_000_000)
+        sessionTTL = try reader.milliseconds("SESSION_TTL_MS", default: 3_600_000, in: 1000...31_536_000_000)
         maxSessionsPerKey = try reader.integer("MAX_SESSIONS_PER_KEY", default: 1000, in: 1...1_000_000)
         sessionCleanupInterval = try reader.milliseconds(
             "SESSION_CLEANUP_INTERVAL_MS", default: 60_000, in: 1000...86_400_000)

@@ -9,7 +9,7 @@ enum BackgroundThread {
     static func start(_ name: String, _ body: @escaping @Sendable () -> Void) {
         let box = unsafe Unmanaged.passRetained(Body(name: name, run: body))
         var thread = pthread_t()
-        _ = unsafe pthread_create(
+        let result = unsafe pthread_create(
             &thread, nil,
             { argument in
                 guard let argument = unsafe argument else { return nil }
@@ -18,6 +18,8 @@ enum BackgroundThread {
                 body.run()
                 return nil
             }, box.toOpaque())
+        // The stack of a thread that has ended stays for who joins it.
+        if result == 0 { pthread_detach(thread) } else { unsafe box.release() }
     }
 
     private final class Body: Sendable {

@@ -2,6 +2,7 @@ import Admission
 import Dialects
 import Glibc
 import ProcessControl
+import Synchronization
 
 /// A CLI process and what it will leave behind.
 struct ClaudeProcess: ~Copyable {
@@ -56,6 +57,7 @@ struct ClaudeLauncher: Sendable {
 
     let settings: Settings
     let environment: ClaudeEnvironment
+    private let starts = LaunchCount()
 
     init(settings: Settings) {
         self.settings = settings
@@ -78,8 +80,11 @@ struct ClaudeLauncher: Sendable {
         }
     }
 
-    /// Removes what is left of this responder's processes; for its end.
+    /// Removes what is left of this responder's processes, and starts none any more; for its end.
+    @available(*, noasync, message: "waits for starts under way")
     func removeOwnDirectories() {
+        // A spare could be made ready at this moment.
+        starts.close()
         for directory in [settings.temporaryDirectory, settings.freshDirectory] {
             for name in Files.names(in: directory) where name.hasPrefix("\(getpid())-") { remains(of: name).remove() }
         }
@@ -107,6 +112,12 @@ struct ClaudeLauncher: Sendable {
     /// - Throws: ``APIError``: cli_not_found, internal_error, forbidden or invalid_request for a directory.
     func start(_ plan: LaunchPlan) throws(APIError) -> ClaudeProcess {
         guard let executable = ClaudeLocator.path(settings) else { throw Self.notFound(nil) }
+        guard starts.enter() else {
+            throw APIError(
+                .unavailable, "This part of the service is being restarted. Send the request again.",
+                retryAfterSeconds: 1)
+        }
+        defer { starts.leave() }
         let id = plan.id ?? RunID.next()
         let temporary = "\(settings.temporaryDirectory)/\(id.text)"
         var directories = [temporary]
@@ -224,5 +235,34 @@ struct ClaudeLauncher: Sendable {
             "The Claude Code CLI is not installed where the service looks for it. Its operator can install it or "
                 + "set CLAUDE_PATH; `claude-fcgi check` says more.",
             cause: cause ?? "CLAUDE_PATH is not set and no `claude` is on PATH")
+    }
+}
+
+/// How many processes are being started at this moment: what they make must not come after the last removal.
+private final class LaunchCount: Sendable {
+    private struct State {
+        var count = 0
+        var isClosed = false
+    }
+
+    private let state = Mutex(State())
+
+    /// A start begins.
+    ///
+    /// - Returns: False when there may be none any more.
+    func enter() -> Bool {
+        state.withLock { state in
+            if !state.isClosed { state.count += 1 }
+            return !state.isClosed
+        }
+    }
+
+    /// It is over.
+    func leave() { state.withLock { $0.count -= 1 } }
+
+    /// Lets none begin, and waits for those that have: each takes milliseconds.
+    func close() {
+        state.withLock { $0.isClosed = true }
+        while state.withLock({ $0.count > 0 }) { usleep(1000) }
     }
 }

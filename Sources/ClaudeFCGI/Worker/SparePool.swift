@@ -129,14 +129,20 @@ final class SparePool: Sendable {
         guard settings.spares > 0 else { return }
         BackgroundThread.start("spares") { [self] in
             var backOff = Self.backOffs.lowerBound
+            var lastFailure = ContinuousClock.now
             while true {
-                removeUnfit()
-                if isWanted {
+                var hasFailed = removeUnfit()
+                if !hasFailed, isWanted {
                     waitForRequests()
-                    if refill() {
+                    if refill() { continue }
+                    hasFailed = true
+                }
+                if hasFailed {
+                    // That one could be started says little where it is not warmed: only time shows that all is well.
+                    if lastFailure.duration(to: .now) > Self.backOffs.upperBound * 2 {
                         backOff = Self.backOffs.lowerBound
-                        continue
                     }
+                    lastFailure = .now
                     // Who takes a spare does not cut this short.
                     usleep(UInt32(backOff.milliseconds * 1000))
                     backOff = min(backOff * 2, Self.backOffs.upperBound)
@@ -191,7 +197,9 @@ final class SparePool: Sendable {
     }
 
     /// Ends spares that are old, dead, of another CLI file, or more than there may be or the memory allows.
-    private func removeUnfit() {
+    ///
+    /// - Returns: Whether one had ended by itself.
+    private func removeUnfit() -> Bool {
         let identity = launcher.currentIdentity
         let limit = IdleMemory.isShort(settings) ? 0 : share
         let now = ContinuousClock.now
@@ -207,8 +215,11 @@ final class SparePool: Sendable {
             state.spares = kept
             return unfit
         }
-        if unfit.isEmpty { return }
+        if unfit.isEmpty { return false }
         report()
+        let hasDead = unfit.contains { $0.hasExited }
+        if hasDead { logger.warning("a spare has ended by itself") }
         unfit.forEach { $0.discard() }
+        return hasDead
     }
 }
