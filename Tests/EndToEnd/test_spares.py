@@ -83,6 +83,21 @@ def test_a_stopped_then_killed_spare_costs_no_request(spare):
     assert process_of(spare, answer) not in stopped
 
 
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_a_spare_that_hangs_costs_no_request(spare, dialect):
+    """Ten seconds, but no failure; and it is ended, though it takes no gentle signal."""
+    stopped = ready(spare)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    answer = spare.post(dialect.path, dialect.body("[[say=hi]]"))
+    assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
+    assert process_of(spare, answer) not in stopped
+    assert sum(alive(pid) for pid in stopped) == 1
+    for pid in stopped:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_another_cli_file_replaces_the_spares(tmp_path):
     path = tmp_path / "claude"
     _copy(Path(os.environ["CLAUDE_PATH"]), path)

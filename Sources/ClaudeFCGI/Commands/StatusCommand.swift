@@ -42,8 +42,10 @@ enum StatusReport {
             + "refused \(totals.refused), timed out \(totals.timedOut), retried \(totals.retries), "
             + "reaped \(totals.reaped)\n"
         text += columns(
-            [["RESPONDER", "THREADS", "REQUESTS", "UP"]]
-                + board.responders.map { ["\($0.pid)", "\($0.threads)", "\($0.requests)", age($0.age)] })
+            [["RESPONDER", "THREADS", "REQUESTS", "SPARES", "LIVE", "UP"]]
+                + board.responders.map {
+                    ["\($0.pid)", "\($0.threads)", "\($0.requests)", "\($0.spares)", "\($0.live)", age($0.age)]
+                })
         if !board.requests.isEmpty {
             text +=
                 "\n"
@@ -68,7 +70,8 @@ enum StatusReport {
                 board.responders.map {
                     [
                         "pid": .integer(Int($0.pid)), "threads": .integer($0.threads),
-                        "requests": .integer($0.requests),
+                        "requests": .integer($0.requests), "spares": .integer($0.spares),
+                        "live": .integer($0.live),
                         "upSeconds": .integer(Int($0.age.components.seconds)),
                     ]
                 }),

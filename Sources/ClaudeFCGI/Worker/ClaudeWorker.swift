@@ -43,8 +43,7 @@ final class ClaudeWorker: @unchecked Sendable {
         hasTurn = true
         return pump.run(
             &conversation, opening: opening, child: &process.child, request: &request, reply: &reply,
-            deadline: deadline,
-            delegate: &delegate)
+            deadline: deadline, hasWaited: hasWaited, delegate: &delegate)
     }
 
     /// Leaves the process to wait for the conversation's next turn.

@@ -160,8 +160,9 @@ struct RunPipeline: Sendable {
             let (end, count) = attempt(
                 worker, plan, continued, permit, deadline, hooks, &sink, &request, &reply, &log)
             if end == .timedOut { sink.fail(timeoutError(limit)) }
-            // A process that died while it waited says nothing of the request.
-            if hadWaited, sink.error?.kind == .cli, end == .ended, !sink.hasContent, !log.isAbandoned {
+            // A process that died or hung while it waited says nothing of the request.
+            if hadWaited, sink.error?.kind == .cli, end == .ended || end == .silent, !sink.hasContent, !log.isAbandoned
+            {
                 mayHaveWaited = false
                 continue
             }
@@ -189,7 +190,7 @@ struct RunPipeline: Sendable {
 
     /// The process that answers: the one that has the conversation, a spare, or a new one.
     ///
-    /// - Parameter mayHaveWaited: False after a process that had waited turned out to be dead.
+    /// - Parameter mayHaveWaited: False after a process that had waited turned out to be of no use.
     private func worker(
         for plan: LaunchPlan, _ model: ResolvedModel, _ continued: ContinuedConversation?, mayHaveWaited: Bool,
         _ permit: borrowing AdmissionPermit
@@ -313,6 +314,7 @@ struct RunPipeline: Sendable {
         switch end {
         case .ended where worker.conversation.isCut: worker.end(patience: .zero, grace: .zero)
         case .ended: worker.end(patience: Self.endPatience, grace: Self.timeoutGrace)
+        case .silent: worker.end(patience: .zero, grace: .zero)
         case .abandoned: worker.end(patience: .zero, grace: Self.abandonGrace)
         case .timedOut: worker.end(patience: .zero, grace: Self.timeoutGrace)
         }

@@ -19,6 +19,8 @@ enum PumpEnd: Equatable {
     case abandoned
     /// The deadline passed.
     case timedOut
+    /// A process that had waited said nothing at all; the conversation has failed.
+    case silent
 }
 
 /// What a run's pump tells, and asks for heartbeats.
@@ -40,6 +42,8 @@ struct RunPump: ~Copyable {
     private static let errorTailBytes = 2048
     /// How long the CLI may take to report the turn after its answer is whole.
     private static let reportPatience = Duration.seconds(2)
+    /// How long a process that had waited may say nothing: it answers a turn at once, long before the model does.
+    private static let silencePatience = Duration.seconds(10)
 
     private var lines: LineBuffer
     private var input: [UInt8] = []
@@ -48,6 +52,7 @@ struct RunPump: ~Copyable {
     private var isOutputOpen = true
     private var isErrorOpen = true
     private var isAnswered = false
+    private var isSilent = false
 
     /// - Parameter lines: What has been read of the process's output already.
     init(lines: LineBuffer? = nil) { self.lines = lines ?? LineBuffer(limitBytes: Self.lineLimitBytes) }
@@ -58,14 +63,17 @@ struct RunPump: ~Copyable {
     ///   - opening: The conversation's first actions in the turn.
     ///   - request: Polled for the client's departure; nothing is polled once it is finished.
     ///   - reply: Flushed whenever nginx takes more.
+    ///   - hasWaited: Whether the process was there before the request, and may hang.
     ///   - delegate: Gets each event in order.
     @available(*, noasync, message: "blocks")
     mutating func run(
         _ conversation: inout ClaudeConversation, opening: [ClaudeConversation.Action], child: inout ChildProcess,
-        request: inout FastCGIRequest, reply: inout ReplyWriter, deadline: ContinuousClock.Instant,
+        request: inout FastCGIRequest, reply: inout ReplyWriter, deadline: ContinuousClock.Instant, hasWaited: Bool,
         delegate: inout some PumpDelegate
     ) -> PumpEnd {
         isAnswered = false
+        isSilent = hasWaited
+        let silenceEnd = ContinuousClock.now + Self.silencePatience
         perform(opening, &request, &reply, &delegate)
         var deadline = deadline
         while !conversation.isEnded {
@@ -83,14 +91,18 @@ struct RunPump: ~Copyable {
                     fd: request.descriptor, events: Int16(POLLRDHUP) | (reply.isPending ? Int16(POLLOUT) : 0),
                     revents: 0),
             ]
-            let wake = min(deadline, delegate.nextBeat ?? deadline)
+            let wake = min(min(deadline, delegate.nextBeat ?? deadline), isSilent ? silenceEnd : deadline)
             let left = wake - .now
             // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
             let ready = left <= .zero ? 0 : unsafe poll(&entries, nfds_t(entries.count), left.pollMilliseconds)
             if ready < 0 { continue }
             if ready == 0 {
                 if ContinuousClock.now >= deadline { return isAnswered ? .ended : .timedOut }
-                if wake < deadline { delegate.beat(&reply) }
+                if isSilent, ContinuousClock.now >= silenceEnd {
+                    perform(conversation.outputEnded(cause: "it hung"), &request, &reply, &delegate)
+                    return .silent
+                }
+                if let beat = delegate.nextBeat, beat <= .now { delegate.beat(&reply) }
                 if delegate.isCancelled { return .abandoned }
                 continue
             }
@@ -164,6 +176,7 @@ struct RunPump: ~Copyable {
             let count = try lines.read(from: child.output)
             if count == 0 { isOutputOpen = false }
             if count <= 0 { return false }
+            isSilent = false
         } catch {
             let failure = conversation.lineTooLong(limitBytes: error.limitBytes)
             perform(failure, &request, &reply, &delegate)
