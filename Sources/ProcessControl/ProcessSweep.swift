@@ -14,10 +14,15 @@ public enum ProcessSweep {
     public static func killAll(withEnvironment marker: String) -> Int {
         let wanted = Array(marker.utf8)
         var killed = 0
+        var unread = 0
         // A process may fork while the list is read: repeat until a pass finds none.
         for _ in 0..<20 {
-            let found = processes(withEnvironment: wanted)
-            if found.isEmpty { break }
+            let (found, isAllRead) = processes(withEnvironment: wanted)
+            if found.isEmpty {
+                // A program is in place within the time of a few looks; one without any environment stays so.
+                unread += 1
+                if isAllRead || unread == unreadLooks { break }
+            }
             for pid in found where kill(pid, SIGKILL) == 0 {
                 killed += 1
                 // Orphans come to the responder when it is their subreaper; elsewhere this says ECHILD.
@@ -29,24 +34,37 @@ public enum ProcessSweep {
         return killed
     }
 
-    private static func processes(withEnvironment wanted: [UInt8]) -> [pid_t] {
-        guard let directory = unsafe opendir("/proc") else { return [] }
+    private static let unreadLooks = 4
+
+    /// - Returns: Also whether every process was in a state to be read.
+    private static func processes(withEnvironment wanted: [UInt8]) -> (found: [pid_t], isAllRead: Bool) {
+        guard let directory = unsafe opendir("/proc") else { return ([], true) }
         defer { unsafe closedir(directory) }
         var found: [pid_t] = []
+        var isAllRead = true
         let own = getpid()
         while let entry = unsafe readdir(directory) {
             let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
                 unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
             }
             guard let pid = pid_t(name), pid != own else { continue }
-            if environment(of: pid).split(separator: 0).contains(where: { $0.elementsEqual(wanted) }) {
+            let environment = environment(of: pid)
+            if environment.isEmpty {
+                isAllRead = isAllRead && !hasProgram(pid)
+            } else if environment.split(separator: 0).contains(where: { $0.elementsEqual(wanted) }) {
                 found.append(pid)
             }
         }
-        return found
+        return (found, isAllRead)
     }
 
-    /// Empty for a zombie and for another user's process.
+    /// Whether the process is a program's: no zombie, no thread of the kernel's, no other user's.
+    private static func hasProgram(_ pid: pid_t) -> Bool {
+        var byte: CChar = 0
+        return unsafe readlink("/proc/\(pid)/exe", &byte, 1) > 0
+    }
+
+    /// Empty for a zombie and for another user's process, and while a program takes another's place (execve).
     private static func environment(of pid: pid_t) -> [UInt8] {
         let descriptor = unsafe open("/proc/\(pid)/environ", O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return [] }

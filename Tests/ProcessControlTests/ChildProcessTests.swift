@@ -367,6 +367,25 @@ private final class Kept {
         #expect(ProcessSweep.killAll(withEnvironment: marker) == 0)
     }
 
+    /// In the middle of execve(2) a process shows no environment.
+    @Test func `a process that changes its program all the time is found`() throws {
+        let marker = "SWEEP_TEST=\(UInt64.random(in: .min ... .max))"
+        let again = "exec sh \"$0\""
+        let script = FileManager.default.temporaryDirectory.appendingPathComponent("sweep-\(UUID().uuidString)")
+        try Data(again.utf8).write(to: script)
+        defer { try? FileManager.default.removeItem(at: script) }
+        for _ in 0..<20 {
+            var child = try ChildProcess(
+                shell(
+                    "setsid sh -c 'echo $$; exec sh \(script.path)' </dev/null & wait",
+                    environment: ["PATH=/usr/bin:/bin", marker]))
+            let stray = try #require(pid_t(readLine(child.output)))
+            _ = child.terminate(patience: .zero, grace: .seconds(1))
+            #expect(ProcessSweep.killAll(withEnvironment: marker) >= 1)
+            #expect(eventually { !isRunning(stray) })
+        }
+    }
+
     @Test func `a sweep spares who only resembles the marker`() throws {
         let marker = "SWEEP_TEST=\(UInt64.random(in: .min ... .max))"
         let near = try ChildProcess(
