@@ -34,7 +34,8 @@ def run(figures, options):
                 if way == "live":
                     for variant in VARIANTS:
                         conversations(figures, options, running, hand, way, 0, variant)
-                tools(figures, options, running, hand, way)
+                for pause in (False, True) if way == "live" else (False,):
+                    tools(figures, options, running, hand, way, pause)
             finally:
                 hand.close()
 
@@ -52,6 +53,7 @@ def conversations(figures, options, running, hand, way, turns, variant=None):
 
     for count in range(options.runs + 1):
         tag = f"{prompt} {way} {turns} {count}"
+        settle(running)
         readings = [("hand", hand.ask([*past, ("user", tag)], **by_hand)),
                     ("hand next", hand.ask([*past, ("user", tag), ("assistant", "Paris, of course."), ("user", following)], **by_hand))]
         for dialect in CHATS:
@@ -81,12 +83,16 @@ def body(dialect, prompt, past, system, tools=None, **more):
     return dialect.body(prompt, system, past, tools=tools, **more)
 
 
-def tools(figures, options, running, hand, way):
-    """A tool call, its result and the answer: two requests, against two runs by hand."""
+def tools(figures, options, running, hand, way, pause=False):
+    """A tool call, its result and the answer: two requests, against two runs by hand.
+
+    - pause: Whether the tool takes as long as the service needs to come to rest; one that runs in no time is the hardest case.
+    """
     prompt = '[[tool=lookup {"word": "Paris"}]][[then=It is a city.]]'
     series = {"hand": [], **{str(dialect): [] for dialect in CHATS}}
     for count in range(options.runs + 1):
         asked = f"{prompt} {way} {count}"
+        settle(running)
         begun = hand.ask([("user", asked)], SYSTEM, [TOOL], "message_stop")
         block = next(e["content_block"] for e in begun.events if e["type"] == "content_block_start" and e["content_block"]["type"] == "tool_use")
         call = {"type": "tool_use", "id": block["id"], "name": "lookup", "input": {"word": "Paris"}}
@@ -98,12 +104,13 @@ def tools(figures, options, running, hand, way):
             begun = ask(running, dialect, with_tools(dialect, asked), wanted=CALL)
             identifier, name, arguments = call_of(dialect, begun)
             assert name == "lookup" and "Paris" in arguments, begun.text[-600:]
-            # No pause here: a tool that runs in no time is the hardest case.
+            if pause:
+                settle(running)
             rounds[str(dialect)] = (begun.end, ask(running, dialect, with_tools(dialect, asked, identifier, arguments)))
         if count:
             for name, (first, reading) in rounds.items():
                 series[name].append((first, reading.first, reading.end))
-    subject = f"a tool round trip, {way}"
+    subject = f"a tool round trip, {way}{', the tool takes a moment' if pause else ''}"
     for dialect in CHATS:
         for figure, index, bar in (("call, to its end", 0, None), ("result to first delta", 1, BARS["live"]), ("result to end", 2, None)):
             figures.ratio(

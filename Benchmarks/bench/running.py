@@ -22,10 +22,10 @@ def service(**settings):
 
 
 def settle(service, seconds=15.0):
-    """Waits until the service has nothing to do: processes that it keeps ready are ready."""
+    """Waits until the service has nothing to do: its CLIs rest, and those that it keeps ready are ready."""
     deadline, last, since = time.monotonic() + seconds, None, time.monotonic()
     while time.monotonic() < deadline:
-        now = {pid: cpu_seconds(pid) for pid in service.clis()}
+        now = {pid: cpu_seconds(pid) for pid in children(service.responders())}
         if now != last:
             last, since = now, time.monotonic()
         elif time.monotonic() - since > (0.25 if now else 0.02):

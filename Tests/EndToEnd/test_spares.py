@@ -1,5 +1,6 @@
 """Processes that are started before there is a request for them: taken, refilled, replaced, and never noticed by who asks."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
-from service import Service, alive, children, until
+from service import Service, alive, children, environment, stat, until
 from talk import CITY, in_parallel, process_of, sent, until_waiting, waiting
 from test_tools import PNG
 
@@ -131,6 +132,56 @@ def test_a_cli_that_ends_at_once_is_not_started_over_and_over():
         time.sleep(10)
         count = len(starts.read_text())
         assert count < 40, f"{count} starts in 10 s"
+
+
+def kind(service):
+    """How spares are started, as found out for the CLI's file."""
+    return json.loads((service.run_dir / "spares.json").read_text())["spares"]
+
+
+def test_spares_are_tuned(spare):
+    assert kind(spare) == "tuned"
+    for pid in ready(spare):
+        assert environment(pid)[b"BUN_JSC_useDFGJIT"] == b"0"
+
+
+def test_a_cli_that_knows_no_options_is_warmed_without_them(tmp_path):
+    """As one does whose makers have dropped an option."""
+    cli = tmp_path / "claude"
+    cli.write_text(
+        "#!/bin/sh\n"
+        'if [ -n "$BUN_JSC_useDFGJIT" ]; then echo "error: invalid environment variable" >&2; exit 1; fi\n'
+        f'exec {os.environ["CLAUDE_PATH"]} "$@"\n')
+    cli.chmod(0o755)
+    with Service(cli=cli, SPARES=1, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        before = ready(service, 1)
+        assert kind(service) == "warm"
+        answer = service.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+        assert OPENAI.text(answer.json()) == "hi" and process_of(service, answer) in before
+        assert service.all_logs().count("spares are not tuned") == 1
+
+
+def test_a_start_stands_still_while_a_request_waits_but_not_for_ever():
+    """The second request takes the spare's place at the processor; the spare is ready long before that request has its answer."""
+    with Service(SPARES=2, MEMORY_HEADROOM=1, RESPONDERS=1, WORKER_CONCURRENCY=4) as service:
+        before = ready(service)
+        assert service.post(OPENAI.path, OPENAI.body("[[say=hi]]")).status_code == 200
+        started = until(lambda: set(service.clis()) - before, 10, "the start of another", 0.002)
+
+        def state(pid):
+            return (stat(pid) or ["X"])[0]
+
+        def ask():
+            return service.post(OPENAI.path, OPENAI.body("[[say=hi]][[first_ms=8000]]"), timeout=30)
+
+        def watch():
+            until(lambda: any(state(pid) == "T" for pid in started), 3, "a start that stands still", 0.002)
+            until(lambda: state(next(iter(started))) != "T", 4, "its going on")
+            until_waiting(service, 2, 0)
+            return service.get("/health").json()["queue"]["processing"]
+
+        answer, processing = in_parallel([ask, watch])
+        assert processing == 1 and OPENAI.text(answer.json()) == "hi"
 
 
 def test_old_spares_are_replaced():

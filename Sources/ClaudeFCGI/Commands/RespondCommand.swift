@@ -106,6 +106,7 @@ struct RespondCommand: ParsableCommand {
             ])
         Reaper.start(gate)
         responder.startThreads()
+        clinux_release_start()
         SystemdNotification.send("READY=1")
         try server.run()
         responder.drain()

@@ -140,7 +140,8 @@ struct ClaudeLauncher: Sendable {
             var command = ChildCommand(
                 executable: executable, arguments: Self.arguments + Self.arguments(plan),
                 environment: environment.entries(
-                    temporaryDirectory: temporary, marker: id.text, retries: plan.retries, hasTools: hasTools),
+                    temporaryDirectory: temporary, marker: id.text, retries: plan.retries, hasTools: hasTools,
+                    isTuned: plan.isTuned),
                 directory: place)
             command.directoryDescriptor = directory.descriptor
             return ClaudeProcess(

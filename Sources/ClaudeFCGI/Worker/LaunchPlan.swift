@@ -36,6 +36,8 @@ struct LaunchPlan: Sendable {
     var id: RunID?
     /// How often the CLI may ask its upstream again by itself.
     var retries = 0
+    /// Whether its runtime gets options that have been tried with this CLI's file.
+    var isTuned = false
 
     /// For a request that has no part in a stored conversation.
     ///

@@ -34,8 +34,6 @@ final class BeginningRequest {
 final class SparePool: Sendable {
     /// Longer than a start and a warming take on a busy machine.
     private static let patience = Duration.seconds(30)
-    /// How long a refill waits at most for requests to have their first piece.
-    private static let longestDelay = Duration.seconds(2)
     private static let backOffs = Duration.seconds(1)...Duration.seconds(60)
     private static let lookInterval = Duration.seconds(1)
 
@@ -50,6 +48,7 @@ final class SparePool: Sendable {
     private let logger: Logger
     private let state = Mutex(State())
     private let wake = clinux_eventfd()
+    private let starting = SpareStart()
     /// Requests that wait for their first piece.
     private let beginning = Atomic<Int>(0)
 
@@ -97,11 +96,16 @@ final class SparePool: Sendable {
     }
 
     /// A request waits for its first piece.
-    func requestBegins() { beginning.add(1, ordering: .relaxed) }
+    func requestBegins() {
+        beginning.add(1, ordering: .relaxed)
+        starting.pause()
+    }
 
     /// It has it, or has ended.
     func requestHasBegun() {
-        if beginning.subtract(1, ordering: .relaxed).newValue == 0 { signal() }
+        guard beginning.subtract(1, ordering: .relaxed).newValue == 0 else { return }
+        starting.goOn()
+        signal()
     }
 
     /// Ends all spares, and starts none any more.
@@ -162,9 +166,9 @@ final class SparePool: Sendable {
     /// - Returns: False when that failed.
     private func refill() -> Bool {
         guard let identity = launcher.currentIdentity else { return false }
-        let isWarm = proof.isProved(identity)
+        let kind = proof.kind(identity)
         do throws(SpareFailure) {
-            let spare = try launcher.startSpare(isWarm: isWarm, patience: Self.patience)
+            let spare = try launcher.startSpare(kind, patience: Self.patience, starting)
             let isKept = state.withLock { state in
                 guard !state.isDraining else { return false }
                 state.spares.append(spare)
@@ -192,7 +196,7 @@ final class SparePool: Sendable {
     }
 
     private func waitForRequests() {
-        let end = ContinuousClock.now + Self.longestDelay
+        let end = ContinuousClock.now + SpareStart.longestDelay
         while beginning.load(ordering: .relaxed) > 0, ContinuousClock.now < end { usleep(10_000) }
     }
 

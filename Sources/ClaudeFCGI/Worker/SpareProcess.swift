@@ -60,22 +60,27 @@ final class SpareProcess: @unchecked Sendable {
 extension ClaudeLauncher {
     /// Starts a spare, and warms it where that is wanted.
     @available(*, noasync, message: "blocks until the spare is ready")
-    func startSpare(isWarm: Bool, patience: Duration) throws(SpareFailure) -> SpareProcess {
+    func startSpare(
+        _ kind: SpareKind, patience: Duration, _ starting: SpareStart
+    ) throws(SpareFailure) -> SpareProcess {
         guard let path = ClaudeLocator.path(settings), let identity = Files.identity(path) else {
             throw SpareFailure(cause: "there is no CLI")
         }
         var plan = LaunchPlan(RunRequest(turns: []), roots: [])
         plan.retries = settings.retryMaxAttempts - 1
+        plan.isTuned = kind == .tuned
         var process: ClaudeProcess
         do throws(APIError) {
             process = try start(plan)
         } catch {
             throw SpareFailure(cause: error.cause ?? error.message)
         }
+        starting.begin(process.child.pid)
+        defer { starting.end() }
         var lines = LineBuffer(limitBytes: RunPump.lineLimitBytes)
-        if isWarm {
+        if kind != .started {
             do throws(SpareFailure) {
-                try warm(&process, &lines, retries: plan.retries, patience: patience)
+                try warm(&process, &lines, retries: plan.retries, patience: patience) { starting.look() }
             } catch {
                 _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
                 process.remains.remove()
@@ -83,16 +88,20 @@ extension ClaudeLauncher {
             }
         }
         return SpareProcess(
-            process, lines, isWarm: isWarm, identity: identity, defaultModel: environment.value("ANTHROPIC_MODEL"))
+            process, lines, isWarm: kind != .started, identity: identity,
+            defaultModel: environment.value("ANTHROPIC_MODEL"))
     }
 
     /// Makes a process ready that has just been started.
+    ///
+    /// - Parameter look: Called several times a second meanwhile.
     func warm(
-        _ process: inout ClaudeProcess, _ lines: inout LineBuffer, retries: Int, patience: Duration
+        _ process: inout ClaudeProcess, _ lines: inout LineBuffer, retries: Int, patience: Duration,
+        look: () -> Void = {}
     ) throws(SpareFailure) {
         var warmup = ClaudeWarmup(baseURL: environment.value("ANTHROPIC_BASE_URL"), retries: String(retries))
         let isDone = ClaudeDialogue.run(
-            &process.child, &lines, opening: warmup.start(), deadline: .now + patience
+            &process.child, &lines, opening: warmup.start(), deadline: .now + patience, look: look
         ) { bytes, range in
             (warmup.receive(bytes, in: range), warmup.isReady)
         }
@@ -104,14 +113,18 @@ extension ClaudeLauncher {
 
 /// A short exchange with a CLI process where there is no client to watch.
 enum ClaudeDialogue {
+    private static let lookInterval = Duration.milliseconds(100)
+
     /// Writes and reads until the exchange is over.
     ///
-    /// - Parameter receive: Takes a line; says what is to be written, and whether that was all.
+    /// - Parameters:
+    ///   - look: Called at least ten times a second meanwhile.
+    ///   - receive: Takes a line; says what is to be written, and whether that was all.
     /// - Returns: False when the process or the time ended first, or the exchange asked for the end.
     @available(*, noasync, message: "blocks")
     static func run(
         _ child: inout ChildProcess, _ lines: inout LineBuffer, opening: [ClaudeConversation.Action],
-        deadline: ContinuousClock.Instant,
+        deadline: ContinuousClock.Instant, look: () -> Void = {},
         receive: ([UInt8], Range<Int>) -> ([ClaudeConversation.Action], isOver: Bool)
     ) -> Bool {
         guard write(opening, child, deadline) else { return false }
@@ -124,8 +137,9 @@ enum ClaudeDialogue {
             var entry = pollfd(fd: child.output, events: Int16(POLLIN), revents: 0)
             let left = deadline - .now
             guard left > .zero else { return false }
-            let ready = unsafe poll(&entry, 1, left.pollMilliseconds)
-            if ready < 0, errno == EINTR { continue }
+            let ready = unsafe poll(&entry, 1, min(left, lookInterval).pollMilliseconds)
+            look()
+            if ready == 0 || ready < 0 && errno == EINTR { continue }
             guard ready > 0 else { return false }
             guard let count = try? lines.read(from: child.output) else { return false }
             if count < 0, errno == EAGAIN || errno == EINTR { continue }

@@ -9,11 +9,21 @@ import Glibc
 import Logging
 import Synchronization
 
+/// How a spare is started.
+enum SpareKind: String, Sendable, CaseIterable {
+    /// Warmed, with what makes its runtime quicker for short turns (``ClaudeEnvironment``).
+    case tuned
+    /// Warmed: this CLI's runtime does not know those options, and ends when it finds one that it does not know.
+    case warm
+    /// Started, and no more.
+    case started
+}
+
 /// Knows whether warm spares can be used.
 final class SpareProof: Sendable {
     private struct Known {
         var identity: Files.Identity
-        var isProved: Bool
+        var kind: SpareKind
     }
 
     /// A start, a warming and one turn, on a busy machine.
@@ -31,48 +41,58 @@ final class SpareProof: Sendable {
     /// Whether a CLI with this environment can be warmed at all.
     var isPossible: Bool { ClaudeWarmup.isPossible(environment: launcher.environment.inherited) }
 
-    /// Whether warm spares can be used; tried where that is not known yet.
+    /// How spares of this CLI are started; tried where that is not known yet.
     @available(*, noasync, message: "blocks while it is tried")
-    func isProved(_ identity: Files.Identity) -> Bool {
-        guard isPossible else { return false }
-        if let known = known.withLock({ $0 }), known.identity == identity { return known.isProved }
-        let isProved = readCache(identity) ?? prove(identity)
-        known.withLock { $0 = Known(identity: identity, isProved: isProved) }
-        return isProved
+    func kind(_ identity: Files.Identity) -> SpareKind {
+        guard isPossible else { return .started }
+        if let known = known.withLock({ $0 }), known.identity == identity { return known.kind }
+        guard let kind = readCache(identity) ?? prove(identity) else { return .started }
+        known.withLock { $0 = Known(identity: identity, kind: kind) }
+        return kind
     }
 
     private var cachePath: String { launcher.settings.runDirectory + "/spares.json" }
 
-    private func readCache(_ identity: Files.Identity) -> Bool? {
+    private func readCache(_ identity: Files.Identity) -> SpareKind? {
         guard let text = try? Files.read(cachePath, limitBytes: 65536),
             let json = try? JSONParser.parse(Array(text.utf8)), json["cli"]?.stringValue == identity.description
         else { return nil }
-        return json["proved"]?.boolValue
+        return json["spares"]?.stringValue.flatMap { SpareKind(rawValue: $0) }
     }
 
-    private func prove(_ identity: Files.Identity) -> Bool {
-        let isProved: Bool
+    private func prove(_ identity: Files.Identity) -> SpareKind? {
+        let kind: SpareKind
         do throws(SpareFailure) {
-            isProved = try tried()
+            kind = try tried()
         } catch {
-            // It may pass: not remembered beyond this process.
+            // It may pass: not remembered.
             logger.warning("spares can't be warmed now", metadata: [LogKey.errorCause: "\(error.cause)"])
-            return false
+            return nil
         }
-        if !isProved { logger.notice("this CLI's spares can't be warmed: they are only started") }
-        let json: JSONValue = ["cli": .string(identity.description), "proved": .bool(isProved)]
+        if kind == .started { logger.notice("this CLI's spares can't be warmed: they are only started") }
+        let json: JSONValue = ["cli": .string(identity.description), "spares": .string(kind.rawValue)]
         try? Files.replace(cachePath, with: JSONWriter.bytes(json))
-        return isProved
+        return kind
     }
 
-    /// Tries it.
-    ///
+    /// Tries each kind, the best first.
+    @available(*, noasync, message: "blocks")
+    func tried() throws(SpareFailure) -> SpareKind {
+        do throws(SpareFailure) {
+            if try sendsTheSame(.tuned) { return .tuned }
+        } catch {
+            logger.notice("spares are not tuned", metadata: [LogKey.errorCause: "\(error.cause)"])
+        }
+        return try sendsTheSame(.warm) ? .warm : .started
+    }
+
     /// - Returns: Whether a warm process sent what a fresh one would have sent.
     @available(*, noasync, message: "blocks")
-    func tried() throws(SpareFailure) -> Bool {
+    private func sendsTheSame(_ kind: SpareKind) throws(SpareFailure) -> Bool {
         guard let listener = LoopbackListener() else { throw SpareFailure(cause: "no port on loopback") }
         var plan = LaunchPlan(RunRequest(turns: []), roots: [])
         plan.retries = 0
+        plan.isTuned = kind == .tuned
         var process: ClaudeProcess
         do throws(APIError) {
             process = try launcher.start(plan)
