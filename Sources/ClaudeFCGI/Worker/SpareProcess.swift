@@ -82,6 +82,8 @@ extension ClaudeLauncher {
             do throws(SpareFailure) {
                 try warm(&process, &lines, retries: plan.retries, patience: patience) { starting.look() }
             } catch {
+                // Its number may be another's once it has been reaped.
+                starting.end()
                 _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
                 process.remains.remove()
                 throw error
