@@ -115,6 +115,8 @@ final class AdmissionSegment: @unchecked Sendable {
                 unsafe owners[Int(index)].generation &+= 1
                 unsafe owners[Int(index)].requests = 0
                 unsafe owners[Int(index)].spares = 0
+                unsafe owners[Int(index)].spare_kib = 0
+                unsafe owners[Int(index)].live_kib = 0
             }
             unsafe pthread_mutex_unlock(&header.pointee.mutex)
             if isFree { return index }

@@ -87,10 +87,17 @@ extension AdmissionGate {
     /// How many conversations can be gone on with, over all responders.
     public var liveCount: Int { segment.withLock { $0.liveCount() } }
 
-    /// Says how many CLI processes this responder has ready for requests to come.
-    public func setSpares(_ count: Int) {
+    /// Says how many CLI processes this responder has ready for requests to come, and how much memory of their own they have.
+    public func setSpares(_ count: Int, kibibytes: Int) {
         guard segment.owner < UInt32(ADMISSION_OWNERS) else { return }
         unsafe clinux_store(&segment.owners[Int(segment.owner)].spares, UInt32(clamping: count))
+        unsafe clinux_store(&segment.owners[Int(segment.owner)].spare_kib, UInt32(clamping: kibibytes))
+    }
+
+    /// Says how much memory of their own the processes have that keep this responder's conversations.
+    public func setLive(kibibytes: Int) {
+        guard segment.owner < UInt32(ADMISSION_OWNERS) else { return }
+        unsafe clinux_store(&segment.owners[Int(segment.owner)].live_kib, UInt32(clamping: kibibytes))
     }
 }
 

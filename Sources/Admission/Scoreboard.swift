@@ -35,8 +35,12 @@ public struct Scoreboard: Sendable, Equatable {
         public var requests: Int
         /// CLI processes that it has ready for requests to come.
         public var spares: Int
+        /// Their own memory, without what they share, in KiB.
+        public var spareKibibytes: Int
         /// Conversations whose CLI process it keeps.
         public var live: Int
+        /// Their own memory in KiB, not older than a second.
+        public var liveKibibytes: Int
     }
 
     /// Requests in order of arrival.
@@ -219,7 +223,8 @@ extension AdmissionSegment {
                     .init(
                         pid: owner.pid, threads: Int(owner.threads), age: age(owner.started),
                         requests: Int(clamping: owner.requests), spares: Int(clamping: owner.spares),
-                        live: segment.liveCount(ofOwner: UInt32(index))))
+                        spareKibibytes: Int(owner.spare_kib), live: segment.liveCount(ofOwner: UInt32(index)),
+                        liveKibibytes: Int(owner.live_kib)))
             }
             return Scoreboard(
                 requests: requests.map(\.request), responders: responders,

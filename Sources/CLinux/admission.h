@@ -33,7 +33,7 @@
 #include <unistd.h>
 
 #define ADMISSION_MAGIC 0x31444D4149474643ULL
-#define ADMISSION_VERSION 3U
+#define ADMISSION_VERSION 4U
 #define ADMISSION_OWNERS 128
 #define ADMISSION_KEYS 256
 #define ADMISSION_ENTRIES 12288
@@ -81,7 +81,9 @@ struct admission_owner {
     uint64_t generation;      // tells a new owner of the place from the one that died
     uint64_t requests;        // answered by this process
     uint32_t spares;          // CLI processes that it has ready for requests to come
-    uint8_t reserved[28];
+    uint32_t spare_kib;       // their own memory
+    uint32_t live_kib;        // that of the processes that keep a conversation
+    uint8_t reserved[20];
 };
 
 struct admission_key {

@@ -116,7 +116,8 @@ import Testing
         do {
             let gate = try bench.gate(1, 1)
             for number in 1...3 { #expect(gate.publishLive(Self.hash(UInt64(number)), limit: 2).count < 2) }
-            gate.setSpares(4)
+            gate.setSpares(4, kibibytes: 5)
+            gate.setLive(kibibytes: 6)
             #expect(observer.findLive(Self.hash(3)) != nil)
         }
         // Nobody has reaped yet.
@@ -126,6 +127,7 @@ import Testing
         let next = try bench.gate(1, 1)
         #expect(next.evictedLive() == [] && !next.withdrawLive(Self.hash(3)))
         #expect(next.scoreboard().responders.map(\.spares) == [0, 0])
+        #expect(next.scoreboard().responders.map { $0.spareKibibytes + $0.liveKibibytes } == [0, 0])
     }
 
     @Test func `a responder without a free thread is not named to others, and is to itself`() throws {
@@ -166,15 +168,18 @@ import Testing
     @Test func `the scoreboard shows each responder's spares and live conversations`() throws {
         let bench = try Bench()
         let gates = try Self.gates(bench, 2)
-        gates[0].setSpares(3)
-        gates[1].setSpares(1)
-        gates[1].setSpares(2)
+        gates[0].setSpares(3, kibibytes: 30)
+        gates[1].setSpares(1, kibibytes: 10)
+        gates[1].setSpares(2, kibibytes: 20)
+        gates[1].setLive(kibibytes: 7)
         for number in 0..<4 {
             #expect(gates[number % 4 == 0 ? 0 : 1].publishLive(Self.hash(UInt64(number)), limit: 9) == [])
         }
         let board = try #require(try AdmissionGate.scoreboard(path: bench.path))
         #expect(board.responders.map(\.spares) == [3, 2])
         #expect(board.responders.map(\.live) == [1, 3])
+        #expect(board.responders.map(\.spareKibibytes) == [30, 20])
+        #expect(board.responders.map(\.liveKibibytes) == [0, 7])
     }
 
     @Test func `a digest's first 16 bytes are the hash`() {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
-from service import Service, alive, children, environment, stat, until
+from service import Service, alive, children, environment, stat, status_number, until
 from talk import CITY, in_parallel, process_of, sent, until_waiting, waiting
 from test_tools import PNG
 
@@ -132,6 +133,24 @@ def test_a_cli_that_ends_at_once_is_not_started_over_and_over():
         time.sleep(10)
         count = len(starts.read_text())
         assert count < 40, f"{count} starts in 10 s"
+
+
+def test_the_memory_of_what_waits_is_shown():
+    """All that is its own, the program not: an answer's process has that as a live one, too."""
+    with Service(SPARES=1, LIVE_MAX=1, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        def memory():
+            return service.get("/health").json()["processes"]["memoryBytes"]
+
+        assert memory() == 0 or waiting(service)[0] == 1
+        first = ready(service, 1)
+        spare = status_number(next(iter(first)), "RssAnon") << 10
+        assert spare > 30 << 20 and abs(memory() - spare) < 0.2 * spare
+        service.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+        until_waiting(service, 1, 1)
+        until(lambda: 1.5 * spare < memory() < 3 * spare, 10, "the memory of both")
+        metrics = service.get("/metrics").text
+        for name in ("spare", "live"):
+            assert int(re.search(rf"^claude_fcgi_{name}_memory_bytes (\d+)$", metrics, re.M)[1]) > 0.5 * spare
 
 
 def kind(service):

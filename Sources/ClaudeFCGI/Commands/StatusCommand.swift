@@ -42,9 +42,12 @@ enum StatusReport {
             + "refused \(totals.refused), timed out \(totals.timedOut), retried \(totals.retries), "
             + "reaped \(totals.reaped)\n"
         text += columns(
-            [["RESPONDER", "THREADS", "REQUESTS", "SPARES", "LIVE", "UP"]]
+            [["RESPONDER", "THREADS", "REQUESTS", "SPARES", "LIVE", "MEMORY", "UP"]]
                 + board.responders.map {
-                    ["\($0.pid)", "\($0.threads)", "\($0.requests)", "\($0.spares)", "\($0.live)", age($0.age)]
+                    [
+                        "\($0.pid)", "\($0.threads)", "\($0.requests)", "\($0.spares)", "\($0.live)",
+                        "\(($0.spareKibibytes + $0.liveKibibytes) >> 10)M", age($0.age),
+                    ]
                 })
         if !board.requests.isEmpty {
             text +=
@@ -72,6 +75,7 @@ enum StatusReport {
                         "pid": .integer(Int($0.pid)), "threads": .integer($0.threads),
                         "requests": .integer($0.requests), "spares": .integer($0.spares),
                         "live": .integer($0.live),
+                        "memoryBytes": .integer(($0.spareKibibytes + $0.liveKibibytes) << 10),
                         "upSeconds": .integer(Int($0.age.components.seconds)),
                     ]
                 }),

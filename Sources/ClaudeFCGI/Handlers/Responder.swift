@@ -246,6 +246,7 @@ final class Responder: Sendable {
         let limits = gate.limits
         let isDegraded =
             limits.queueLimit > 0 ? counts.waiting * 10 >= limits.queueLimit * 9 : counts.running >= limits.concurrency
+        let responders = gate.scoreboard().responders
         return [
             "status": isDegraded ? "degraded" : "ok",
             "uptime": .integer(Int((ContinuousClock.now - started).components.seconds)),
@@ -254,8 +255,9 @@ final class Responder: Sendable {
                 "concurrency": .integer(limits.concurrency),
             ],
             "processes": [
-                "spares": .integer(gate.scoreboard().responders.reduce(0) { $0 + $1.spares }),
+                "spares": .integer(responders.reduce(0) { $0 + $1.spares }),
                 "live": .integer(gate.liveCount),
+                "memoryBytes": .integer(responders.reduce(0) { $0 + $1.spareKibibytes + $1.liveKibibytes } << 10),
             ],
             "sessions": ["total": .integer(sessions.count), "locked": .integer(gate.busySessionCount)],
         ]

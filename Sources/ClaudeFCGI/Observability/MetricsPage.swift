@@ -26,6 +26,12 @@ enum MetricsPage {
         page.metric(
             "live_processes", "gauge", "CLI processes that wait for the next turn of a conversation (LIVE_MAX).",
             board.responders.reduce(0) { $0 + $1.live })
+        page.metric(
+            "spare_memory_bytes", "gauge", "Memory that spare processes have for themselves.",
+            board.responders.reduce(0) { $0 + $1.spareKibibytes } << 10)
+        page.metric(
+            "live_memory_bytes", "gauge", "Memory that live processes have for themselves.",
+            board.responders.reduce(0) { $0 + $1.liveKibibytes } << 10)
         page.metric("admitted_total", "counter", "Requests that got a place to run.", totals.admitted)
         page.metric("refused_total", "counter", "Requests refused because the queue was full.", totals.refused)
         page.metric("queue_timeouts_total", "counter", "Requests whose time in the queue ran out.", totals.timedOut)

@@ -10,6 +10,13 @@ enum IdleMemory {
         return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 }
     }
 
+    /// What a process has for itself, in KiB: not the program, which others of its kind share.
+    static func own(of pid: Int32) -> Int {
+        let text = (try? Files.read("/proc/\(pid)/status", limitBytes: 65536)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
+        return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0
+    }
+
     /// Whether less is left than the operator wants kept free.
     static func isShort(_ settings: Settings) -> Bool {
         guard let available else { return false }

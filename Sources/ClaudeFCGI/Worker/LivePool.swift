@@ -20,6 +20,8 @@ final class LivePool: Sendable {
     private struct Entry {
         let worker: ClaudeWorker
         let since: ContinuousClock.Instant
+        /// Its own memory.
+        let kibibytes: Int
     }
 
     private struct State {
@@ -92,10 +94,11 @@ final class LivePool: Sendable {
             disappoint(hash)
             return false
         }
+        let kibibytes = IdleMemory.own(of: worker.process.child.pid)
         let isKept = state.withLock { state in
             Self.forget(hash, in: &state)
             guard !state.isDraining else { return false }
-            state.entries[hash, default: []].append(Entry(worker: worker, since: .now))
+            state.entries[hash, default: []].append(Entry(worker: worker, since: .now, kibibytes: kibibytes))
             return true
         }
         if !isKept { gate.withdrawLive(hash) }
@@ -163,6 +166,10 @@ final class LivePool: Sendable {
                 }
                 end(gate.evictedLive())
                 removeUnfit()
+                gate.setLive(
+                    kibibytes: state.withLock { state in
+                        state.entries.values.joined().reduce(0) { $0 + $1.kibibytes }
+                    })
             }
         }
     }

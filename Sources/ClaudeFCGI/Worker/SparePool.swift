@@ -124,7 +124,10 @@ final class SparePool: Sendable {
         _ = unsafe write(wake, &one, 8)
     }
 
-    private func report() { gate.setSpares(state.withLock { $0.spares.count }) }
+    private func report() {
+        let (count, kibibytes) = state.withLock { ($0.spares.count, $0.spares.reduce(0) { $0 + $1.kibibytes }) }
+        gate.setSpares(count, kibibytes: kibibytes)
+    }
 
     // MARK: The thread
 

@@ -16,6 +16,8 @@ final class SpareProcess: @unchecked Sendable {
     /// The CLI file that it runs.
     let identity: Files.Identity
     let started = ContinuousClock.now
+    /// Its own memory; it does nothing that would change it.
+    let kibibytes: Int
     private let defaultModel: String?
     private var process: ClaudeProcess?
     private var lines: LineBuffer
@@ -27,6 +29,7 @@ final class SpareProcess: @unchecked Sendable {
         self.isWarm = isWarm
         self.identity = identity
         self.defaultModel = defaultModel
+        kibibytes = IdleMemory.own(of: process.child.pid)
         self.process = consume process
         self.lines = lines
     }
