@@ -151,7 +151,7 @@ def test_the_death_of_a_responder_ends_its_processes_and_no_others():
         first = []
         for count, (holder, talk) in enumerate(zip((dying, other), talks, strict=True)):
             until_waiting(service, 2, count)
-            first.append(_held_by(holder, talk).pid)
+            first.append(at(holder, service, lambda talk=talk: talk.say("[[say=one]]")).pid)
         until_waiting(service, 2, 2)
         own, others = children([dying]), children([other])
         assert len(own) == len(others) == 2 and first[0] in own and first[1] in others
