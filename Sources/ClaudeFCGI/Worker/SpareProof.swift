@@ -46,7 +46,7 @@ final class SpareProof: Sendable {
     func kind(_ identity: Files.Identity) -> SpareKind {
         guard isPossible else { return .started }
         if let known = known.withLock({ $0 }), known.identity == identity { return known.kind }
-        guard let kind = readCache(identity) ?? prove(identity) else { return .started }
+        let kind = readCache(identity) ?? prove(identity) ?? .started
         known.withLock { $0 = Known(identity: identity, kind: kind) }
         return kind
     }
@@ -65,7 +65,7 @@ final class SpareProof: Sendable {
         do throws(SpareFailure) {
             kind = try tried()
         } catch {
-            // It may pass: not remembered.
+            // It may pass: not remembered beyond this process.
             logger.warning("spares can't be warmed now", metadata: [LogKey.errorCause: "\(error.cause)"])
             return nil
         }
