@@ -44,19 +44,13 @@ struct RunHooks {
 
 /// Turns a run's events into its reply, over all attempts, and keeps a silent stream's connection open.
 struct RunSink: PumpDelegate {
-    private enum Form {
-        case stream
-        case whole(([Answer], Duration) -> JSONValue)
-        case none
-    }
-
     /// Between two heartbeats.
     private static let heartbeatInterval = Duration.seconds(15)
     /// Between two looks at whether a run without a client is still wanted.
     private static let cancelInterval = Duration.milliseconds(200)
 
-    private let form: Form
-    /// Of a stream; changed in place.
+    private let form: ReplyForm
+    /// A stream's, as it goes on: changed in place.
     private var encoder: (any StreamEncoder)?
     private let dialect: Dialect
     private let requestID: String
@@ -91,13 +85,8 @@ struct RunSink: PumpDelegate {
         form: ReplyForm, dialect: Dialect, requestID: String, headers: ReplyHeaders, choiceCount: Int,
         hooks: RunHooks, started: ContinuousClock.Instant, heartbeatAfter: Duration, gate: AdmissionGate
     ) {
-        switch form {
-        case .stream(let encoder):
-            self.form = .stream
-            self.encoder = encoder
-        case .whole(let render): self.form = .whole(render)
-        case .none: self.form = .none
-        }
+        self.form = form
+        if case .stream(let encoder) = form { self.encoder = encoder }
         self.dialect = dialect
         self.requestID = requestID
         self.headers = headers
