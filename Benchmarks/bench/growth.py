@@ -8,9 +8,9 @@ from dialects import ANTHROPIC, OPENAI
 from service import until
 
 from .by_hand import ByHand
-from .client import ask
+from .client import ask, text_of
 from .first_delta import SYSTEM, history
-from .running import cpu_of, service, settle
+from .running import cpu_of, service, settle, ways
 from .streams import at_once
 
 STREAMS = (1, 4, 16, 64)
@@ -26,14 +26,15 @@ def run(figures, options):
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit[1], max(limit[0], 8192)), limit[1]))
     streams(figures, options)
     waiting(figures, options)
-    with service(**LONG) as running:
-        hand = ByHand(running, options.cli)
-        hand.environment.update(LONG)
-        try:
-            histories(figures, options, running, hand)
-            prompts(figures, options, running, hand)
-        finally:
-            hand.close()
+    for way, settings in ways():
+        with service(**LONG, **settings) as running:
+            hand = ByHand(running, options.cli)
+            hand.environment.update(LONG)
+            try:
+                histories(figures, options, running, hand, way)
+                prompts(figures, options, running, hand, way)
+            finally:
+                hand.close()
 
 
 def streams(figures, options):
@@ -83,26 +84,38 @@ def waiting(figures, options):
             until(lambda: running.get("/health").json()["queue"]["pending"] == 0, 60, "the queue's end", 0.1)
 
 
-def grown(figures, options, running, hand, subject, cases):
-    """Each case through the service and by hand, against both and against the smallest case."""
-    ours, theirs = {}, {}
+def grown(figures, options, running, hand, subject, way, cases):
+    """Each case through the service and by hand, against both and against the smallest case.
+
+    Where conversations are kept it is the next turn that is looked at, on both sides.
+    """
+    ours, theirs, following = {}, {}, "[[say=And no.]]"
     for _ in range(options.runs):
         for name, past, prompt in cases:
-            theirs.setdefault(name, []).append(hand.ask([*past, ("user", prompt)], SYSTEM).first)
             settle(running)
-            ours.setdefault(name, []).append(ask(running, ANTHROPIC, ANTHROPIC.body(prompt, SYSTEM, past)).first)
+            reading = ask(running, ANTHROPIC, ANTHROPIC.body(prompt, SYSTEM, past))
+            asked = [*past, ("user", prompt)]
+            if way == "live":
+                settle(running)
+                held = [*asked, ("assistant", text_of(ANTHROPIC, reading))]
+                reading = ask(running, ANTHROPIC, ANTHROPIC.body(following, SYSTEM, held))
+                asked = [*held, ("user", following)]
+            ours.setdefault(name, []).append(reading.first)
+            settle(running)
+            theirs.setdefault(name, []).append(hand.ask(asked, SYSTEM).first)
+    what = "first delta of the next turn" if way == "live" else "first delta"
     smallest = cases[0][0]
     for name, _, _ in cases:
-        figures.ratio(subject, f"{name}: first delta", ours[name], theirs[name], "claude -p by hand", "s")
+        figures.ratio(f"{subject}, {way}", f"{name}: {what}", ours[name], theirs[name], "claude -p by hand", "s")
     for name, _, _ in cases[1:]:
-        figures.ratio(subject, f"{name}: first delta", ours[name], ours[smallest], smallest, "s")
+        figures.ratio(f"{subject}, {way}", f"{name}: {what}", ours[name], ours[smallest], smallest, "s")
 
 
-def histories(figures, options, running, hand):
+def histories(figures, options, running, hand, way):
     cases = [(f"{turns} turn{'s' if turns > 1 else ''}", history(turns - 1), "[[say=Yes.]]") for turns in TURNS]
-    grown(figures, options, running, hand, "turns of history", cases)
+    grown(figures, options, running, hand, "turns of history", way, cases)
 
 
-def prompts(figures, options, running, hand):
+def prompts(figures, options, running, hand, way):
     cases = [(f"{size} kB", [], "[[say=Yes.]] " + "word " * (size * 200)) for size in KILOBYTES]
-    grown(figures, options, running, hand, "length of the prompt", cases)
+    grown(figures, options, running, hand, "length of the prompt", way, cases)

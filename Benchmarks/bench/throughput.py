@@ -1,4 +1,4 @@
-"""Requests and refusals a second, with a CLI that answers at once; /health while that goes on."""
+"""Requests, turns of held conversations and refusals a second, with a CLI that answers at once; /health while that goes on."""
 
 import http.client
 import json
@@ -13,22 +13,28 @@ from dialects import CHATS, OPENAI
 from service import until
 
 from .figures import quantile
-from .running import service
+from .running import service, ways
 
 CLIENTS = 8
 BATCH = 40
+# Then a conversation is begun anew.
+TURNS = 10
 
 
 def run(figures, options):
-    with service(cli="fake", WORKER_CONCURRENCY=CLIENTS, REQUEST_TIMEOUT_MS=60000) as running:
-        answered(figures, options, running)
+    for way, settings in ways():
+        with service(cli="fake", REQUEST_TIMEOUT_MS=60000, **{**settings, "WORKER_CONCURRENCY": CLIENTS}) as running:
+            answered(figures, options, running, way)
     with service(cli="fake", WORKER_CONCURRENCY=1, MAX_QUEUE_SIZE=1, REQUEST_TIMEOUT_MS=600000, QUEUE_TIMEOUT_MS=600000) as running:
         refused(figures, options, running)
 
 
-def answered(figures, options, running):
-    """Whole requests by several clients at once, against the stand-in run directly by as many threads."""
-    subject = f"whole requests, {CLIENTS} at once, instant CLI"
+def answered(figures, options, running, way):
+    """Whole requests by several clients at once, against the stand-in run directly by as many threads.
+
+    Where conversations are kept each client goes on with one for some turns.
+    """
+    subject = f"whole requests, {CLIENTS} at once, instant CLI, {way}"
     rates, slowest = {str(dialect): [] for dialect in CHATS}, {str(dialect): [] for dialect in CHATS}
     direct_rates, direct_medians, idle, busy, busy_slowest = [], [], [], [], []
     for count in range(options.runs + 1):
@@ -36,8 +42,10 @@ def answered(figures, options, running):
         health, meanwhile = latency.health_times(running, 20), []
         for dialect in CHATS:
             body = json.dumps(dialect.body("x")).encode()
+            one = (lambda dialect=dialect: turn(running, dialect)) if way == "live" else (
+                lambda dialect=dialect, body=body: whole(running, dialect, body))
             with Watch(running) as watch:
-                results.append(hammer(lambda dialect=dialect, body=body: whole(running, dialect, body)))
+                results.append(hammer(one))
             meanwhile += watch.times
         if not count:  # the first round warms caches
             continue
@@ -93,6 +101,16 @@ def whole(running, dialect, body, status=200):
     answer = connection.getresponse()
     text = answer.read()
     assert answer.status == status, (answer.status, text[:300])
+    return text
+
+
+def turn(running, dialect):
+    """The next turn of the thread's own conversation."""
+    past = getattr(_connections, "past", [])
+    if len(past) >= 2 * TURNS:
+        past = []
+    answer = json.loads(whole(running, dialect, json.dumps(dialect.body("x", history=past)).encode()))
+    _connections.past = [*past, ("user", "x"), ("assistant", dialect.text(answer))]
 
 
 def direct(running):

@@ -45,12 +45,12 @@ static inline int clinux_release_text_of(struct dl_phdr_info *object, size_t siz
     return 0;
 }
 
-/// Takes out of memory what only the start of the program needed: pages of program text, which come back from the page cache
-/// when they are used again, and free memory of malloc's.
-static inline void clinux_release_start(void) {
-    dl_iterate_phdr(clinux_release_text_of, NULL);
-    malloc_trim(0);
-}
+/// Takes the program's text out of memory, most of which only its start needed; what is used again comes back from the page
+/// cache.
+static inline void clinux_release_text(void) { dl_iterate_phdr(clinux_release_text_of, NULL); }
+
+/// Gives free memory of malloc's back to the kernel, whole pages of each arena.
+static inline void clinux_release_heap(void) { malloc_trim(0); }
 
 static inline int clinux_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 

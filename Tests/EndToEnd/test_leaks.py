@@ -22,6 +22,8 @@ from test_admission import board
 
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
 CLIENTS, LIVE_MAX, SPARES = 3, 4, 2
+# Within so many seconds a responder has given back what malloc keeps.
+RELEASE_SECONDS = 6
 # Of the growth for each request that the second half of the rounds shows: memory moves by some hundred kB whatever is asked, so
 # 10,000 requests show what is less than a line of a stream, and a few hundred nothing: there only what is counted counts.
 NOISE_BYTES, BOUND_BYTES, FEWEST = 400_000, 80, 1000
@@ -192,6 +194,7 @@ def test_nothing_grows_with_spares_and_live_conversations(cli):
             waiting = round_of(each)
             done += each * CLIENTS
             taken |= fresh - set(itertools.chain(*waiting.values()))
+            time.sleep(RELEASE_SECONDS if long else 0)
             points.append((done, sum(dirty(pid) for pid in waiting)))
             print(f"{done} requests in {time.monotonic() - began:.0f} s, {points[-1][1] // 1024} kB")
             assert footprint(service, waiting) == before

@@ -1,5 +1,6 @@
 """Processes that are started before there is a request for them: taken, refilled, replaced, and never noticed by who asks."""
 
+import contextlib
 import json
 import os
 import re
@@ -180,21 +181,35 @@ def test_a_cli_that_knows_no_options_is_warmed_without_them(tmp_path):
         assert service.all_logs().count("spares are not tuned") == 1
 
 
-def test_a_start_stands_still_while_a_request_waits_but_not_for_ever():
-    """The second request takes the spare's place at the processor; the spare is ready long before that request has its answer."""
+def state(pid):
+    """As in proc(5); X for a process that is gone."""
+    return (stat(pid) or ["X"])[0]
+
+
+@contextlib.contextmanager
+def start_that_stands_still():
+    """A service, and the process of a spare that is being started while a request waits for its first piece."""
     with Service(SPARES=2, MEMORY_HEADROOM=1, RESPONDERS=1, WORKER_CONCURRENCY=4) as service:
         before = ready(service)
         assert service.post(OPENAI.path, OPENAI.body("[[say=hi]]")).status_code == 200
         started = until(lambda: set(service.clis()) - before, 10, "the start of another", 0.002)
-
-        def state(pid):
-            return (stat(pid) or ["X"])[0]
-
         with service.connect(OPENAI, OPENAI.body("[[say=hi]][[first_ms=120000]]"), 60):
-            until(lambda: any(state(pid) == "T" for pid in started), 10, "a start that stands still", 0.002)
-            until(lambda: not any(state(pid) == "T" for pid in started), 10, "its going on")
-            until_waiting(service, 2, 0)
-            assert service.get("/health").json()["queue"]["processing"] == 1
+            yield service, until(lambda: [pid for pid in started if state(pid) == "T"], 10, "a start that stands still", 0.002)[0]
+
+
+def test_a_start_stands_still_while_a_request_waits_but_not_for_ever():
+    """The second request takes the spare's place at the processor; the spare is ready long before that request has its answer."""
+    with start_that_stands_still() as (service, started):
+        until(lambda: state(started) != "T", 10, "its going on")
+        until_waiting(service, 2, 0)
+        assert service.get("/health").json()["queue"]["processing"] == 1
+
+
+def test_a_start_that_stands_still_ends_with_its_responder():
+    with start_that_stands_still() as (service, started):
+        os.kill(service.responders()[0], signal.SIGKILL)
+        until(lambda: not alive(started), 10, "the end of the process")
+        ready(service)
 
 
 def test_old_spares_are_replaced():

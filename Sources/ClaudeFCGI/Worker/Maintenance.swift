@@ -1,25 +1,46 @@
+import CLinux
 import Dialects
 import Glibc
 import Sessions
 
-/// Removes what has expired of what is kept, from time to time: one responder at a time, a few at a time.
+/// Gives memory back, and removes what has expired of what is kept, from time to time: one responder at a time, a few at a
+/// time.
 enum Maintenance {
     private static let batch = 100
     /// How often in that many rounds what has no row is looked for.
     private static let sweepRounds = 60
+    /// How often the memory that malloc keeps for later is given back, in seconds.
+    ///
+    /// Each request thread has an arena, so a responder that served many would keep all that each of them once had.
+    private static let releaseSeconds = 5
 
     /// Starts the thread; it ends with the process.
-    static func start(_ state: StateStore, _ sessions: StoredSessions, _ runs: StoredRuns) {
-        let interval = state.settings.sessionCleanupInterval
+    ///
+    /// - Parameter requestCount: How many requests there were so far.
+    static func start(
+        _ state: StateStore, _ sessions: StoredSessions, _ runs: StoredRuns,
+        requestCount: @escaping @Sendable () -> Int
+    ) {
+        let interval = max(1, Int(state.settings.sessionCleanupInterval.components.seconds))
         BackgroundThread.start("maintenance") {
             var round = 0
+            var secondsLeft = interval
+            var releasedAt = requestCount()
             // What `/health` counts is counted without waiting for the file.
             if state.exists { _ = try? state.stores() }
             while true {
-                sleep(UInt32(interval.components.seconds))
+                let pause = min(secondsLeft, releaseSeconds)
+                sleep(UInt32(pause))
+                if requestCount() != releasedAt {
+                    releasedAt = requestCount()
+                    clinux_release_heap()
+                }
+                secondsLeft -= pause
+                if secondsLeft > 0 { continue }
+                secondsLeft = interval
                 guard state.exists else { continue }
                 do throws(APIError) {
-                    try run(state, sessions, runs, sweeps: round % sweepRounds == 0)
+                    try run(state, sessions, runs, interval: interval, sweeps: round % sweepRounds == 0)
                 } catch {
                     state.warn("expired sessions not removed", error)
                 }
@@ -29,9 +50,8 @@ enum Maintenance {
     }
 
     private static func run(
-        _ state: StateStore, _ sessions: StoredSessions, _ runs: StoredRuns, sweeps: Bool
+        _ state: StateStore, _ sessions: StoredSessions, _ runs: StoredRuns, interval: Int, sweeps: Bool
     ) throws(APIError) {
-        let interval = max(1, Int(state.settings.sessionCleanupInterval.components.seconds))
         let isOurs = try sessions.use { store throws(SessionStoreError) in
             try store.claimMaintenance(now: WallClock.now.seconds, interval: interval)
         }

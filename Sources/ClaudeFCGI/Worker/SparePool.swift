@@ -36,6 +36,10 @@ final class SparePool: Sendable {
     private static let patience = Duration.seconds(30)
     private static let backOffs = Duration.seconds(1)...Duration.seconds(60)
     private static let lookInterval = Duration.seconds(1)
+    /// How long a start waits for the request that often follows one: the result of a tool that takes no time.
+    private static let quiet = Duration.milliseconds(100)
+    /// How long it waits in all for such a pause; a busy service may have none.
+    private static let quietPatience = Duration.milliseconds(300)
 
     private struct State {
         var spares: [SpareProcess] = []
@@ -51,6 +55,8 @@ final class SparePool: Sendable {
     private let starting = SpareStart()
     /// Requests that wait for their first piece.
     private let beginning = Atomic<Int>(0)
+    /// When the last one took a spare or had its first piece, by ``clinux_monotonic()``.
+    private let lastRequest = Atomic<UInt64>(0)
 
     private var settings: Settings { launcher.settings }
 
@@ -77,6 +83,7 @@ final class SparePool: Sendable {
             }
             guard let spare else { return nil }
             report()
+            lastRequest.store(clinux_monotonic(), ordering: .relaxed)
             if spare.identity == identity, !spare.hasExited { return spare.worker(for: plan, model: model) }
             // Not on this thread: a request waits.
             BackgroundThread.start("spare-end") { spare.discard() }
@@ -103,6 +110,7 @@ final class SparePool: Sendable {
 
     /// It has it, or has ended.
     func requestHasBegun() {
+        lastRequest.store(clinux_monotonic(), ordering: .relaxed)
         guard beginning.subtract(1, ordering: .relaxed).newValue == 0 else { return }
         starting.goOn()
         signal()
@@ -198,9 +206,19 @@ final class SparePool: Sendable {
         return settings.spares / pids.count + (rank < settings.spares % pids.count ? 1 : 0)
     }
 
+    /// Waits until no request would pay for a start: while one waits for its first piece, and for a moment after that.
     private func waitForRequests() {
-        let end = ContinuousClock.now + SpareStart.longestDelay
-        while beginning.load(ordering: .relaxed) > 0, ContinuousClock.now < end { usleep(10_000) }
+        let began = ContinuousClock.now
+        while true {
+            let waited = began.duration(to: .now)
+            let isWaiting = beginning.load(ordering: .relaxed) > 0
+            // Loaded first, or the difference could be negative.
+            let last = lastRequest.load(ordering: .relaxed)
+            let since = Duration.nanoseconds(clinux_monotonic() - last)
+            let isQuiet = !isWaiting && (since > Self.quiet || waited > Self.quietPatience)
+            if isQuiet || waited > SpareStart.longestDelay { return }
+            usleep(10_000)
+        }
     }
 
     /// Ends spares that are old, dead, of another CLI file, or more than there may be or the memory allows.
