@@ -49,7 +49,11 @@ static inline int clinux_release_text_of(struct dl_phdr_info *object, size_t siz
 /// cache.
 static inline void clinux_release_text(void) { dl_iterate_phdr(clinux_release_text_of, NULL); }
 
-/// Gives free memory of malloc's back to the kernel, whole pages of each arena.
+/// Has free(3) give the end of each arena back as soon as it is larger than 128 KiB. Else that bound rises to twice the largest
+/// block that was ever freed, up to 64 MiB an arena, and malloc_trim(3) touches the end of the first arena only.
+static inline void clinux_bound_heap(void) { mallopt(M_TRIM_THRESHOLD, 128 << 10); }
+
+/// Gives free memory of malloc's back to the kernel, whole pages within each arena.
 static inline void clinux_release_heap(void) { malloc_trim(0); }
 
 static inline int clinux_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }

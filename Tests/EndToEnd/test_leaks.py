@@ -15,9 +15,9 @@ import time
 import httpx
 import pytest
 
-from dialects import CHATS
+from dialects import ANTHROPIC, CHATS
 from service import Dechunker, Service, alive, children, pids, proc, stat, status_number, until
-from talk import CITY, Talk
+from talk import CITY, Talk, in_parallel
 from test_admission import board
 
 TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
@@ -203,6 +203,23 @@ def test_nothing_grows_with_spares_and_live_conversations(cli):
         bound = BOUND_BYTES + NOISE_BYTES / (done / 2)
         print(f"{growth:+.0f} bytes a request over the last {done // 2} requests (bound {bound:.0f})")
         assert growth < bound or done // 2 < FEWEST
+
+
+def test_the_memory_of_long_prompts_is_given_back():
+    with Service(WORKER_CONCURRENCY=2, OFFLINE_UPSTREAM_RECORD=None, CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE="100000000") as service:
+
+        def ask(words):
+            answer = service.post(ANTHROPIC.path, ANTHROPIC.body("[[say=hi]] " + "word " * words))
+            assert answer.status_code == 200, answer.text[:300]
+
+        def private():
+            return sum(map(dirty, service.responders()))
+
+        in_parallel([lambda: ask(10)] * 4)
+        before = private()
+        for _ in range(3):
+            in_parallel([lambda: ask(900_000)] * 6)
+        until(lambda: private() < before + 8_000_000, 4 * RELEASE_SECONDS, "the end of what 4.5 MB of prompt took", 0.5)
 
 
 def check_mix(service, askers, taken, rounds):

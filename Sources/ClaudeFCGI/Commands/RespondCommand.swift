@@ -43,6 +43,7 @@ struct RespondCommand: ParsableCommand {
         // Before any thread: all inherit the mask, and the signals reach sigwait alone.
         let signals = ServiceSignals()
         clinux_subreaper()
+        clinux_bound_heap()
         let launcher = ClaudeLauncher(settings: settings)
         let models = ModelCatalogStore(launcher: launcher, logger: logger)
         do throws(FileError) {
