@@ -53,6 +53,7 @@ struct RunPump: ~Copyable {
     private var isErrorOpen = true
     private var isAnswered = false
     private var isSilent = false
+    private var burst = DeltaBurst()
 
     /// - Parameter lines: What has been read of the process's output already.
     init(lines: LineBuffer? = nil) { self.lines = lines ?? LineBuffer(limitBytes: Self.lineLimitBytes) }
@@ -73,6 +74,7 @@ struct RunPump: ~Copyable {
     ) -> PumpEnd {
         isAnswered = false
         isSilent = hasWaited
+        burst = DeltaBurst()
         let silenceEnd = ContinuousClock.now + Self.silencePatience
         perform(opening, &request, &reply, &delegate)
         var deadline = deadline
@@ -80,6 +82,7 @@ struct RunPump: ~Copyable {
             if isAnswered { deadline = min(deadline, .now + Self.reportPatience) }
             writeInput(&child)
             if !reply.flush(to: request) { return .abandoned }
+            if burst.isOn { usleep(DeltaBurst.pauseMicroseconds) }
 
             var entries = [
                 pollfd(fd: isOutputOpen && !reply.isFull ? child.output : -1, events: Int16(POLLIN), revents: 0),
@@ -182,9 +185,12 @@ struct RunPump: ~Copyable {
             perform(failure, &request, &reply, &delegate)
             return true
         }
+        var count = 0
         while let line = lines.nextLine() {
+            count += 1
             perform(conversation.receive(lines.bytes, in: line), &request, &reply, &delegate)
         }
+        burst.read(lines: count)
         return true
     }
 
