@@ -114,6 +114,15 @@ def service(workspace, some_path):
         yield service
 
 
+@pytest.fixture(scope="module")
+def open_handed(workspace):
+    """An operator who allows MCP servers and every mode."""
+    with Service(
+            ALLOW_MCP_SERVERS="true", PERMISSION_MODES="default,acceptEdits,plan,dontAsk,bypassPermissions", ALLOWED_DIRECTORIES=workspace,
+            WORKER_CONCURRENCY=4, IS_SANDBOX=1) as service:
+        yield service
+
+
 @pytest.fixture(scope="session")
 def fake(workspace):
     """The same with the fake CLI, whose behaviour a test chooses with `fake.mode(…)`; short time-outs."""
