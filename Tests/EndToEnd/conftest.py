@@ -18,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from direct import stateful  # noqa: E402
 from service import CHECKOUT, Service  # noqa: E402
 
 CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
@@ -25,12 +26,13 @@ CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
 # The wheel that carries the program's ClaudeVersion.minimum, and the files that rest on what the CLI does.
 OLDEST_WHEEL = "0.2.148"
 CLI_FILES = {f"test_{name}.py" for name in (
-    "clients sdks tools structured_output media conversations responses errors upstream_errors security").split()}
+    "clients sdks tools tool_schemas parameters structured_output media conversations responses errors upstream_errors security").split()}
 # What callers see of processes that waited for them.
-WAITING_FILES = {f"test_{name}.py" for name in "clients sdks tools structured_output media conversations responses".split()}
+WAITING_FILES = {f"test_{name}.py" for name in "clients sdks tools tool_schemas parameters structured_output media conversations responses".split()}
 # What is killed, breaks or is left, while others wait: whole files, and of some the tests that say so.
 DEATH_FILES = {f"test_{name}.py" for name in "admission faults response_faults".split()}
-DEATHS = {f"test_{name}.py": re.compile("kill|outlives|restarts|asked_to_end|client_that_leaves|cancelled_turn|dies|dead_one") for name in "background_runs sessions run handover".split()}
+DEATHS = re.compile("kill|outlives|restarts|asked_to_end|client_that_leaves|cancelled_turn|dies|dead_one")
+SOME_DEATH_FILES = {f"test_{name}.py" for name in "background_runs sessions session_store run handover".split()}
 
 
 def pytest_addoption(parser):
@@ -62,7 +64,7 @@ def pytest_collection_modifyitems(config, items):
     def is_chosen(item):
         if config.getoption("--waiting"):
             name = item.path.name
-            if name in DEATH_FILES or name in DEATHS and DEATHS[name].search(item.originalname):
+            if name in DEATH_FILES or name in SOME_DEATH_FILES and DEATHS.search(item.originalname):
                 return True
         # What uses the fake CLI alone is the same with any real one.
         return item.path.name in files and not {"fake", "faulty", "player"} & set(item.fixturenames)
@@ -121,6 +123,27 @@ def open_handed(workspace):
             ALLOW_MCP_SERVERS="true", PERMISSION_MODES="default,acceptEdits,plan,dontAsk,bypassPermissions", ALLOWED_DIRECTORIES=workspace,
             WORKER_CONCURRENCY=4, IS_SANDBOX=1) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def kept(workspace):
+    """The real CLI, with two keys, where sessions are kept."""
+    with stateful(WORKER_CONCURRENCY=4, ALLOWED_DIRECTORIES=workspace, RETRY_MAX_ATTEMPTS=1) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def kept_fast(workspace):
+    """The same with the fake CLI, which keeps transcripts as well."""
+    with stateful("fake", WORKER_CONCURRENCY=4, ALLOWED_DIRECTORIES=workspace) as service:
+        yield service
+
+
+@pytest.fixture
+def fast(kept_fast):
+    """The service of `kept_fast`; its CLI does what it should."""
+    kept_fast.mode("recall")
+    return kept_fast
 
 
 @pytest.fixture(scope="session")

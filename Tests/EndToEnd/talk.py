@@ -15,8 +15,6 @@ import httpx
 from dialects import OPENAI, events_of
 from service import children, until
 
-CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-
 
 def without(value, *names):
     """A JSON value without these members, at any depth."""

@@ -11,7 +11,7 @@ import httpx
 import pydantic
 import pytest
 
-from test_tools import PARIS, result_of, turns
+from tools import PARIS, result_of, turns
 
 QUESTION = "[[say=Let me look.]] [[tool=weather {\"city\": \"Paris\"}]] [[then=It is sunny.]]"
 PERSON = {"name": "Ann", "age": 3}

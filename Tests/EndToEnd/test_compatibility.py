@@ -14,7 +14,7 @@ from openai.resources.responses import Responses
 from service import CHECKOUT, until
 from test_media import PNG
 from test_sdks import anthropic_client  # noqa: F401
-from test_tools import CITY, function, tool, user
+from tools import CITY, function, tool, user
 
 CHAT, LEGACY, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
 BETA, COUNT, OTHERS = "/v1/messages, beta", "/v1/messages/count_tokens", "What other clients send"

@@ -17,10 +17,11 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS
 from service import Dechunker, Service, alive, children, pids, proc, stat, status_number, until
-from talk import CITY, Talk, in_parallel
+from talk import Talk, in_parallel
+from tools import tool
 from test_admission import board
 
-TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
+TOOL = tool("weather")
 CLIENTS, LIVE_MAX, SPARES = 3, 4, 2
 # Within so many seconds a responder has given back what malloc keeps.
 RELEASE_SECONDS = 6

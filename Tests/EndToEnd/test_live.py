@@ -8,10 +8,10 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI, events_of
 from service import Service
-from talk import CITY, Talk, core, in_parallel, process_of
-from test_tools import PNG
+from talk import Talk, core, in_parallel, process_of
+from tools import PNG, tool
 
-TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
+TOOL = tool("weather")
 CLOCK = {"name": "clock", "description": "The time.", "input_schema": {"type": "object"}}
 PARIS, ROME = '[[tool=weather {"city": "Paris"}]]', '[[tool=weather {"city": "Rome"}]]'
 FORMS = [pytest.param(dialect, stream, id=f"{dialect}-{'stream' if stream else 'whole'}") for dialect in CHATS for stream in (False, True)]

@@ -10,9 +10,10 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
 from service import Service, alive, children, environment, until
-from talk import CITY, Talk, at, handed_to, holder_of, in_parallel, until_waiting, waiting
+from talk import Talk, at, handed_to, holder_of, in_parallel, until_waiting, waiting
+from tools import tool
 
-TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
+TOOL = tool("weather")
 
 
 @pytest.fixture(scope="module")

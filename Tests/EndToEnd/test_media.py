@@ -11,7 +11,7 @@ import pytest
 
 from dialects import ANTHROPIC, OPENAI, check_error
 from test_sdks import anthropic_client, openai_client  # noqa: F401
-from test_tools import function, turns, user
+from tools import function, turns, user
 
 RESPONSES = "/v1/responses"
 

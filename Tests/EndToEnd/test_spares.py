@@ -13,8 +13,8 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI
 from service import Service, alive, children, environment, stat, status_number, until
-from talk import CITY, in_parallel, process_of, sent, until_waiting, waiting
-from test_tools import PNG
+from talk import in_parallel, process_of, sent, until_waiting, waiting
+from tools import CITY, PNG, function, tool
 
 
 @pytest.fixture(scope="module")
@@ -231,8 +231,8 @@ def test_no_spare_where_memory_is_short():
 
 # ---- any request ------------------------------------------------------------------------------------------------------------
 
-FUNCTION = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": CITY}}
-TOOL = {"name": "weather", "description": "The weather.", "input_schema": CITY}
+FUNCTION = function("weather")
+TOOL = tool("weather")
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY, "strict": True}}
 CALL = '[[tool=weather {"city": "Paris"}]]'
 HISTORY = (("user", "one"), ("assistant", "two"))

@@ -11,7 +11,7 @@ import pytest
 
 from dialects import ANTHROPIC, OPENAI, check_error, events_of
 from test_sdks import anthropic_client, openai_client  # noqa: F401
-from test_tools import CITY, function, own, tool, turns, user
+from tools import CITY, function, own, tool, turns, user
 
 OBJECT = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}, "required": ["name", "age"]}
 
