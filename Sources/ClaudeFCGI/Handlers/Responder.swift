@@ -22,7 +22,8 @@ final class Responder: Sendable {
     /// Held while processes are ended, so that a second call waits for the first.
     private let draining = Mutex<Void>(())
     private let started = ContinuousClock.now
-    private let requestCount = Atomic<Int>(0)
+    /// Requests.
+    private let endedCount = Atomic<Int>(0)
 
     init(
         settings: Settings, keys: KeyRingStore, gate: AdmissionGate, launcher: ClaudeLauncher,
@@ -47,7 +48,7 @@ final class Responder: Sendable {
 
     /// Starts the threads beside those of requests.
     func startThreads() {
-        Maintenance.start(sessions.state, sessions, runs) { [self] in requestCount.load(ordering: .relaxed) }
+        Maintenance.start(sessions.state, sessions, runs) { [self] in endedCount.load(ordering: .relaxed) }
         spares.start()
         live.start()
     }
@@ -65,7 +66,7 @@ final class Responder: Sendable {
     @Sendable func handle(_ request: inout FastCGIRequest) {
         // A client that left while its connection waited in the backlog is still delivered.
         if request.isAbandoned { return }
-        requestCount.add(1, ordering: .relaxed)
+        defer { endedCount.add(1, ordering: .relaxed) }
         var log = RequestLog(requestID: request.parameter("REQUEST_ID") ?? UUIDText.random())
         var reply = ReplyWriter()
         let method = request.parameter("REQUEST_METHOD") ?? ""

@@ -16,23 +16,23 @@ enum Maintenance {
 
     /// Starts the thread; it ends with the process.
     ///
-    /// - Parameter requestCount: How many requests there were so far.
+    /// - Parameter endedCount: How many requests have ended so far.
     static func start(
         _ state: StateStore, _ sessions: StoredSessions, _ runs: StoredRuns,
-        requestCount: @escaping @Sendable () -> Int
+        endedCount: @escaping @Sendable () -> Int
     ) {
         let interval = max(1, Int(state.settings.sessionCleanupInterval.components.seconds))
         BackgroundThread.start("maintenance") {
             var round = 0
             var secondsLeft = interval
-            var releasedAt = requestCount()
+            var releasedAt = endedCount()
             // What `/health` counts is counted without waiting for the file.
             if state.exists { _ = try? state.stores() }
             while true {
                 let pause = min(secondsLeft, releaseSeconds)
                 sleep(UInt32(pause))
-                if requestCount() != releasedAt {
-                    releasedAt = requestCount()
+                if endedCount() != releasedAt {
+                    releasedAt = endedCount()
                     clinux_release_heap()
                 }
                 secondsLeft -= pause
