@@ -1,5 +1,6 @@
 """Requests, turns of held conversations and refusals a second, with a CLI that answers at once; /health while that goes on."""
 
+import functools
 import http.client
 import json
 import os
@@ -23,7 +24,7 @@ TURNS = 10
 
 def run(figures, options):
     for way, settings in ways():
-        with service(cli="fake", REQUEST_TIMEOUT_MS=60000, **{**settings, "WORKER_CONCURRENCY": CLIENTS}) as running:
+        with service(cli="fake", WORKER_CONCURRENCY=CLIENTS, REQUEST_TIMEOUT_MS=60000, **settings) as running:
             answered(figures, options, running, way)
     with service(cli="fake", WORKER_CONCURRENCY=1, MAX_QUEUE_SIZE=1, REQUEST_TIMEOUT_MS=600000, QUEUE_TIMEOUT_MS=600000) as running:
         refused(figures, options, running)
@@ -41,11 +42,12 @@ def answered(figures, options, running, way):
         results = [hammer(lambda: direct(running))]
         health, meanwhile = latency.health_times(running, 20), []
         for dialect in CHATS:
-            body = json.dumps(dialect.body("x")).encode()
-            one = (lambda dialect=dialect: turn(running, dialect)) if way == "live" else (
-                lambda dialect=dialect, body=body: whole(running, dialect, body))
+            if way == "live":
+                job = functools.partial(turn, running, dialect)
+            else:
+                job = functools.partial(whole, running, dialect, json.dumps(dialect.body("x")).encode())
             with Watch(running) as watch:
-                results.append(hammer(one))
+                results.append(hammer(job))
             meanwhile += watch.times
         if not count:  # the first round warms caches
             continue

@@ -22,7 +22,7 @@ final class Responder: Sendable {
     /// Held while processes are ended, so that a second call waits for the first.
     private let draining = Mutex<Void>(())
     private let started = ContinuousClock.now
-    /// Requests.
+    /// Requests that have ended.
     private let endedCount = Atomic<Int>(0)
 
     init(

@@ -3,8 +3,8 @@ import Dialects
 import Glibc
 import Sessions
 
-/// Gives memory back, and removes what has expired of what is kept, from time to time: one responder at a time, a few at a
-/// time.
+/// What is done from time to time: each responder gives memory back, and one at a time removes what has expired of what is
+/// kept, a few at a time.
 enum Maintenance {
     private static let batch = 100
     /// How often in that many rounds what has no row is looked for.

@@ -37,7 +37,7 @@ final class SparePool: Sendable {
     private static let backOffs = Duration.seconds(1)...Duration.seconds(60)
     private static let lookInterval = Duration.seconds(1)
     /// How long a start waits for the request that often follows one: the result of a tool that takes no time.
-    private static let quiet = Duration.milliseconds(100)
+    private static let quietNanoseconds: UInt64 = 100_000_000
     /// How long it waits in all for such a pause; a busy service may have none.
     private static let quietPatience = Duration.milliseconds(300)
 
@@ -209,14 +209,10 @@ final class SparePool: Sendable {
     /// Waits until no request would pay for a start: while one waits for its first piece, and for a moment after that.
     private func waitForRequests() {
         let began = ContinuousClock.now
-        while true {
-            let waited = began.duration(to: .now)
-            let isWaiting = beginning.load(ordering: .relaxed) > 0
-            // Loaded first, or the difference could be negative.
-            let last = lastRequest.load(ordering: .relaxed)
-            let since = Duration.nanoseconds(clinux_monotonic() - last)
-            let isQuiet = !isWaiting && (since > Self.quiet || waited > Self.quietPatience)
-            if isQuiet || waited > SpareStart.longestDelay { return }
+        while began.duration(to: .now) < SpareStart.longestDelay {
+            let isQuiet = clinux_monotonic() > lastRequest.load(ordering: .relaxed) + Self.quietNanoseconds
+            let isPatient = began.duration(to: .now) < Self.quietPatience
+            if beginning.load(ordering: .relaxed) == 0, isQuiet || !isPatient { return }
             usleep(10_000)
         }
     }
