@@ -197,6 +197,22 @@ def measured(service, pid, connection, record_property):
     return took[1]
 
 
+def receive(connection, wanted):
+    """Reads on until this has come."""
+    seen = b""
+    while wanted not in seen:
+        chunk = connection.recv(65536)
+        assert chunk, seen[-500:]
+        seen = seen[-2000:] + chunk
+
+
+def check_abandoned(service, pid):
+    """Nothing is left of the run, and the log says how it ended."""
+    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
+    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == pid], 5, "the log line")[0]
+    assert line["outcome"] == "abandoned"
+
+
 @pytest.mark.parametrize("dialect", ALL, ids=str)
 @pytest.mark.parametrize("kind", ["stream, in the middle", "stream, before the first byte", "whole"])
 def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, record_property):
@@ -205,17 +221,22 @@ def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, recor
     connection = service.connect(dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
     pid = service.one_cli()
     if "middle" in kind:
-        seen = b""
-        while b"tok2" not in seen:
-            chunk = connection.recv(65536)
-            assert chunk, seen
-            seen += chunk
+        receive(connection, b"tok2")
     else:
         until(lambda: service.recorded(mark), 20, "the request's way upstream", 0.02)
     assert measured(service, pid, connection, record_property) < 1000
-    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
-    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == pid], 5, "the log line")[0]
-    assert line["outcome"] == "abandoned"
+    check_abandoned(service, pid)
+
+
+@pytest.mark.parametrize("dialect", CHATS, ids=str)
+def test_the_cli_ends_when_its_client_leaves_a_burst(service, dialect, mark, record_property):
+    """The responder waits a moment before each read then."""
+    service.no_cli()
+    connection = service.connect(dialect, dialect.body(f"{mark} [[tokens=200000]]", stream=True, max_tokens=200000))
+    pid = service.one_cli()
+    receive(connection, b"tok2000 ")
+    assert measured(service, pid, connection, record_property) < 1000
+    check_abandoned(service, pid)
 
 
 @pytest.mark.parametrize("mode", ["deaf stubborn", "stalls-on-turn stubborn", "stalls-midstream stubborn"])
