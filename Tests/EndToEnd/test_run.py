@@ -281,6 +281,20 @@ def test_check_knows_an_old_cli(service, fake):
     assert ended.returncode != 0 and "2.1.100" in text and "2.1.251" in text
 
 
+def test_check_says_that_spares_fail_to_start(service, tmp_path):
+    """The CLI answers the first who asks, and ends at once from then on."""
+    cli = tmp_path / "claude"
+    cli.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *stream-json*) if ! mkdir {tmp_path}/asked 2>/dev/null; then echo "it is broken" >&2; exit 1; fi ;; esac\n'
+        f'exec {os.environ["CLAUDE_PATH"]} "$@"\n')
+    cli.chmod(0o755)
+    ended = program(service, "check", cwd=CHECKOUT, ANTHROPIC_API_KEY="offline", CLAUDE_PATH=cli, SPARES=1)
+    text = ended.stdout + ended.stderr
+    assert re.search(r"warn +SPARES: a spare could not be warmed: .*\n.*SPARES=0", text), text
+    assert (tmp_path / "asked").exists()
+
+
 def test_version_and_help(service):
     ended = program(service, "version")
     assert ended.returncode == 0 and re.search(r"claude-fcgi \d+\.\d+\.\d+", ended.stdout)
