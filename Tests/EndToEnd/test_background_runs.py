@@ -315,7 +315,7 @@ def test_a_run_whose_responder_was_killed_is_failed_within_a_second(busy, mark):
             future.result(10)
     print(f"failed {took * 1000:.0f} ms after its responder was killed")
     assert found["state"] == "failed" and took < 1
-    assert not alive(pid)
+    until(lambda: not alive(pid), 1, "the end of its CLI")
     # Followers on the responder that died were cut short; those on another have the end, as has who asks now.
     whole, seconds = timed(lambda: run_events(busy, id))
     assert whole[-1][1] == "error" and whole[-1][2] == found["error"] and seconds < 1

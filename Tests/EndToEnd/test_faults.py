@@ -247,7 +247,7 @@ def test_a_cli_that_will_not_end_ends_when_its_client_leaves(fake, mode, record_
     until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
     pid = fake.one_cli()
     assert measured(fake, pid, connection, record_property) < 1000
-    assert not any(alive(pid) for pid in reported(fake))
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 1, "the end of the CLI and its child")
     works_again(fake)
 
 

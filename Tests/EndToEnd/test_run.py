@@ -143,7 +143,7 @@ def test_a_start_after_only_the_script_was_killed_ends_what_was_left():
         service.process.wait(10)
         service.output_file.write_text("")
         service.start()
-        assert not any(alive(pid) for pid in before), "the old processes still run"
+        until(lambda: not any(alive(pid) for pid in before), 3, "the end of the old processes")
         assert service.post(OPENAI.path, OPENAI.body("hi")).status_code == 200
 
 
