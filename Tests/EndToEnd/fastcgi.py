@@ -18,7 +18,7 @@ def _pair(name, value):
         bytes([len(part)]) if len(part) < 128 else struct.pack(">I", len(part) | 1 << 31) for part in (name, value)) + name + value
 
 
-def get(path, uri, seconds=10, **parameters):
+def get(path, uri, seconds=30, **parameters):
     """GET a URI from the responder on a Unix socket; the status and the body of its answer."""
     parameters = {"REQUEST_METHOD": "GET", "REQUEST_URI": uri, "CONTENT_LENGTH": "", "REQUEST_ID": "0" * 32, **parameters}
     with socket.socket(socket.AF_UNIX) as connection:

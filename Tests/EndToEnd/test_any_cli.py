@@ -259,4 +259,4 @@ def test_any_sequence_of_lines_gives_a_stream_that_the_vendor_takes(player, path
     # Both must have been tried.
     assert ends["whole"] > COUNT / 4 and ends["failed"] > 2, ends
     player.no_cli()
-    until(lambda: player.get("/health").json()["queue"]["processing"] == 0, 5, "a free place")
+    until(lambda: player.get("/health").json()["queue"]["processing"] == 0, 20, "a free place")

@@ -90,8 +90,8 @@ def test_without_them_a_chat_has_no_tools(service, mark):
 
 def test_runs_with_tools_leave_nothing(equipped, mark):
     ask(equipped, OPENAI, f'{mark} [[tool=Bash {{"command":"sleep 300 >/dev/null 2>&1 & echo $!","description":"x"}}]] [[then=ok]]')
-    until(lambda: equipped.get("/health").json()["queue"]["processing"] == 0, 10, "the end of the run")
-    until(lambda: not list((equipped.run_dir / "tmp").iterdir()), 10, "the removal of its files")
+    until(lambda: equipped.get("/health").json()["queue"]["processing"] == 0, 30, "the end of the run")
+    until(lambda: not list((equipped.run_dir / "tmp").iterdir()), 30, "the removal of its files")
 
 
 @pytest.mark.parametrize("name, value", [("CHAT_TOOLS", "Bosh"), ("CHAT_DIRECTORY", "relative"), ("CHAT_PRESET", "other")])

@@ -111,7 +111,7 @@ def test_what_is_ignored_is_accepted_and_named(service, path):
     assert answer.status_code == 200, answer.text
     assert ignored(answer) == set(names)
     if path != COUNT:
-        line = service.request_line(answer.headers["x-request-id"])
+        line = service.request_line(answer.headers["x-request-id"], 20)  # written when the CLI has ended
         assert set(line["ignored"].split(",")) == set(names)
 
 
@@ -275,4 +275,4 @@ def test_a_background_response_is_cancelled(service, mark):
     cancelled = service.post(path + "/cancel", {})
     assert cancelled.status_code == 200 and cancelled.json()["status"] == "cancelled"
     assert service.get(path).json()["status"] == "cancelled"
-    service.no_cli(5)
+    service.no_cli(20)

@@ -1,5 +1,6 @@
 """The files that an operator puts in place: systemd's units and nginx's configuration."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -66,21 +67,26 @@ def test_the_service_is_hardened():
 
 def test_socket_activation_works(service, tmp_path):
     path = service.base / "activated.sock"
+
+    def first():
+        # It is bound a moment before it is listened on.
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return fastcgi.get(path, "/health", 60)
+
     environment = {**service.environment, "RUN_DIR": str(service.base / "activated")}
     passed = [f"--setenv={name}={value}" for name, value in environment.items() if name not in ("LISTEN_FDS", "LISTEN_PID")]
     activator = subprocess.Popen(
         ["systemd-socket-activate", "-l", str(path), *passed, f"{PROGRAMS}/claude-fcgi", "respond"],
         env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        until(path.exists, 10, "the socket")
         # The first connection starts the responder, which takes the place of the activator.
-        status, body = fastcgi.get(path, "/health", 20)
+        status, body = until(first, 30, "the socket")
         assert status == 200 and b'"status":"ok"' in body.replace(b" ", b"")
         assert fastcgi.get(path, "/v1/models")[0] == 401
         assert fastcgi.get(path, "/v1/models", 60, HTTP_AUTHORIZATION=f"Bearer {KEY}")[0] == 200
     finally:
         activator.send_signal(signal.SIGTERM)
-        status = activator.wait(10)
+        status = activator.wait(60)
     assert status == 0, activator.stderr.read().decode()[-2000:]
 
 

@@ -58,8 +58,9 @@ def test_nothing_is_paid_for_after_a_stop(service, openai_client):  # noqa: F811
     """The model would go on for forty seconds."""
     began = time.monotonic()
     answer = ask(openai_client, "[[tokens=2000]] [[delay_ms=20]] [[ignore_stop]]", stop="tok5")
-    assert answer.choices[0].message.content == "tok0 tok1 tok2 tok3 tok4 " and time.monotonic() - began < 10
-    service.no_cli(5)
+    assert answer.choices[0].message.content == "tok0 tok1 tok2 tok3 tok4 "
+    service.no_cli(15)
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("stop", [["a", "b", "c", "d", "e"], [1], 7, {"a": 1}], ids=str)
