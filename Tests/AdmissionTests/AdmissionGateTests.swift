@@ -27,16 +27,16 @@ final class Bench {
 /// Blocking calls belong on threads of their own.
 private func onThread(_ body: @escaping @Sendable () -> Void) { Thread.detachNewThread(body) }
 
-/// Waits for a condition, at most ten seconds.
-private func eventually(_ condition: () -> Bool) -> Bool {
-    for _ in 0..<5000 {
+/// Waits for a condition, at most half a minute.
+func eventually(_ condition: () -> Bool) -> Bool {
+    for _ in 0..<15000 {
         if condition() { return true }
         usleep(2000)
     }
     return condition()
 }
 
-private func later(_ seconds: Double = 10) -> ContinuousClock.Instant { .now + .seconds(seconds) }
+private func later(_ seconds: Double) -> ContinuousClock.Instant { .now + .seconds(seconds) }
 
 /// Takes a place and holds it until told to let go.
 final class Holder: Sendable {
@@ -45,7 +45,7 @@ final class Holder: Sendable {
 
     init(
         _ gate: AdmissionGate, client: String = "one", limits: AdmissionClient? = nil, session: String? = nil,
-        seconds: Double = 10,
+        seconds: Double = 60,
         isAbandoned: @escaping @Sendable () -> Bool = { false },
         onGrant: @escaping @Sendable () -> Void = {}
     ) {

@@ -93,18 +93,19 @@ import Testing
     }
 
     @Test func `one write is one record of at most its limit, and arrives at once`() throws {
+        let isRead = Mutex(false)
         let server = try TestServer { request in
             _ = request.write([UInt8](repeating: 0x61, count: FastCGIRequest.maximumWriteBytes)[...])
-            usleep(200_000)
-            _ = request.write([0x62][...])
+            let arrived = eventually { isRead.withLock { $0 } }
+            _ = request.write([arrived ? 0x62 : 0x63][...])
         }
         defer { server.end() }
         let client = try FastCGIClient(path: server.path)
         client.send(FastCGIClient.request())
         var first = [UInt8](repeating: 0, count: 9000)
-        usleep(100_000)
-        #expect(unsafe recv(client.descriptor, &first, first.count, CInt(MSG_DONTWAIT)) == 8192)
+        #expect(unsafe recv(client.descriptor, &first, first.count, 0) == 8192)
         #expect(Array(first[4..<6]) == [0x1F, 0xF8])
+        isRead.withLock { $0 = true }
         #expect(client.receive().text == "b")
     }
 
@@ -325,7 +326,7 @@ import Testing
         let server = try TestServer(threads: 8) { _ in }
         let began = ContinuousClock.now
         server.end()
-        #expect(ContinuousClock.now - began < .seconds(2))
+        #expect(ContinuousClock.now - began < .seconds(10))
     }
 
     @Test func `many requests leak no descriptor`() throws {

@@ -18,7 +18,7 @@ final class TemporaryDirectory: Sendable {
 }
 
 /// Waits until the condition holds.
-func eventually(_ condition: () -> Bool, within patience: Duration = .seconds(10)) -> Bool {
+func eventually(_ condition: () -> Bool, within patience: Duration = .seconds(30)) -> Bool {
     let deadline = ContinuousClock.now + patience
     while !condition() {
         if ContinuousClock.now > deadline { return false }

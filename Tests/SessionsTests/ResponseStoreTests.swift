@@ -144,7 +144,7 @@ import Testing
         // Two processes end the same responses at the same time; both then read the same end.
         let ids = (0..<40).map { "resp_\($0)" }
         for id in ids { try store.insert(.sample(id, state: .inProgress)) }
-        let stores = [store, try bench.store()]
+        let stores = try (0..<2).map { _ in try bench.store(patience: .seconds(30)) }
         let ends = Mutex<[String: Set<StoredResponse.State?>]>([:])
         onThreads(2) { index in
             for id in ids {
@@ -195,7 +195,7 @@ import Testing
         for index in 0..<20 {
             try store.insert(.sample("resp_\(index)", state: .queued, runner: (pid: 10, startTime: 1)))
         }
-        let stores = [store, try bench.store(), try bench.store()]
+        let stores = try (0..<3).map { _ in try bench.store(patience: .seconds(30)) }
         let failed = Mutex<[String]>([])
         onThreads(3) { index in
             let ours = try? stores[index].failAbandoned(

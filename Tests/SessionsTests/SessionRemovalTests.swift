@@ -58,6 +58,7 @@ import Testing
     }
 
     @Test func `expiry keeps nobody waiting for long and gives disk space back`() throws {
+        let store = try bench.sessions(patience: .seconds(30))
         for index in 0..<150 { #expect(try store.insertWhole(.sample("s\(index)", used: 1, bytes: 100_000))) }
         func pages() throws -> Int {
             try store.database.read { db in try Int.fetchOne(db, sql: "PRAGMA page_count") ?? 0 }
