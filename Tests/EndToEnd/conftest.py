@@ -149,7 +149,10 @@ def fast(kept_fast):
 @pytest.fixture(scope="session")
 def fake(workspace):
     """The same with the fake CLI, whose behaviour a test chooses with `fake.mode(…)`; short time-outs."""
-    settings = {"REQUEST_TIMEOUT_MS": 2000, "WORKER_CONCURRENCY": 10, "ALLOWED_DIRECTORIES": workspace, "MAX_SESSIONS_PER_KEY": 100000}
+    settings = {
+        "REQUEST_TIMEOUT_MS": 5000, "RETRY_MAX_ATTEMPTS": 2, "WORKER_CONCURRENCY": 10, "ALLOWED_DIRECTORIES": workspace,
+        "MAX_SESSIONS_PER_KEY": 100000,
+    }
     with Service(cli="fake", **settings) as service:
         yield service
 
@@ -159,10 +162,10 @@ def _bounded():
     """No test runs for ever: whatever it waits for, it fails instead."""
 
     def fail(*_):
-        raise AssertionError("the test took more than 120 s")
+        raise AssertionError("the test took more than 240 s")
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(120)
+    signal.alarm(240)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

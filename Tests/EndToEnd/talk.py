@@ -9,11 +9,12 @@ import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from dialects import OPENAI, events_of
-from service import children, until
+from service import children, stat, until
 
 
 def without(value, *names):
@@ -240,7 +241,7 @@ def until_waiting(service, spares, live, seconds=40):
         raise AssertionError(f"{waiting(service)} wait, not {(spares, live)}") from failure
 
 
-def process_of(service, answer, seconds=10):
+def process_of(service, answer, seconds=20):
     """The process that gave an answer."""
     return service.request_line(answer.headers["x-request-id"], seconds)["cli.pid"]
 
@@ -253,12 +254,18 @@ def holder_of(service, pid):
     return next(responder for responder in service.responders() if pid in children([responder]))
 
 
+def _stands_still(pid):
+    """Whether all of a process's threads have stopped: one that has not yet may be woken for a connection, and keep it from all others."""
+    return all((stat(f"{pid}/task/{path.name}") or "X")[0] in "TZX" for path in Path(f"/proc/{pid}/task").glob("*"))
+
+
 @contextlib.contextmanager
 def standing_still(responders):
     """These get no request: the kernel wakes whom it likes."""
     try:
         for pid in responders:
             os.kill(pid, signal.SIGSTOP)
+        until(lambda: all(_stands_still(pid) for pid in responders), 20, "responders that stand still", 0.001)
         yield
     finally:
         for pid in responders:

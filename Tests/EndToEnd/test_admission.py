@@ -2,6 +2,8 @@
 
 import asyncio
 import collections
+import contextlib
+import datetime
 import json
 import os
 import random
@@ -76,7 +78,7 @@ def test_three_hundred_clients_at_once_exactly_102_are_served():
         asyncio.run(everything())
         assert answers == {200: 102, 429: 198}
         print(f"/health while full: median {sorted(waits)[len(waits) // 2] * 1000:.1f} ms, worst {max(waits) * 1000:.1f} ms")
-        until(lambda: board(service)["running"] == 0, 5)
+        until(lambda: board(service)["running"] == 0, 20)
         assert board(service)["totals"]["refused"] == 198
 
 
@@ -95,30 +97,38 @@ def headers(key):
     return {"Authorization": f"Bearer {key}"}
 
 
+def place_taken(line):
+    """When a request got its place, by its line in the log."""
+    written = datetime.datetime.fromisoformat(line["time"]).timestamp()
+    return written - (line["time.total_ms"] - line["time.queue_ms"]) / 1000
+
+
 def test_a_key_with_a_long_queue_does_not_starve_another():
     service, keys = keyed_service(WORKER_CONCURRENCY=1, MAX_QUEUE_SIZE=100)
     with service:
         service.mode("held")
-        order = []
 
         def ask(name):
             with httpx.Client(base_url=service.url, headers=headers(keys[name]), timeout=100, trust_env=False) as client:
                 assert client.post(OPENAI.path, json=OPENAI.body("x")).status_code == 200
-                order.append(name)
 
         threads = [threading.Thread(target=ask, args=("alice",)) for _ in range(30)]
         for thread in threads:
             thread.start()
-        until(lambda: board(service)["waiting"] == 29, 10)
+        until(lambda: board(service)["waiting"] == 29, 30)
         threads.append(threading.Thread(target=ask, args=("bob",)))
         threads[-1].start()
-        until(lambda: board(service)["waiting"] == 30, 10)
+        until(lambda: board(service)["waiting"] == 30, 30)
         clients = collections.Counter(request["client"] for request in board(service)["requests"])
         assert clients == {"alice": 30, "bob": 1}
         release(service)
         for thread in threads:
             thread.join(60)
-        # One run was under way; bob's is the next, or its end is seen a moment after the one behind it.
+        # By the service's clock: clients hear of their answers in any order. One run was under way; bob's is the next.
+        lines = until(
+            lambda: len(found := [line for line in service.request_lines() if "time.queue_ms" in line]) == 31 and found, 20,
+            "the requests' log lines")
+        order = [line["client.name"] for line in sorted(lines, key=place_taken)]
         assert order.index("bob") <= 2, order
 
 
@@ -138,13 +148,13 @@ def test_keys_are_made_listed_removed_and_read_again_on_sighup():
         assert service.get("/v1/models", headers=headers(carol)).status_code == 401
         for pid in service.responders():
             os.kill(pid, signal.SIGHUP)
-        until(lambda: service.get("/v1/models", headers=headers(carol)).status_code == 200, 5)
-        until(lambda: service.log().count("keys read again") == 2, 5)
+        until(lambda: service.get("/v1/models", headers=headers(carol)).status_code == 200, 20)
+        until(lambda: service.log().count("keys read again") == 2, 20)
         assert service.get("/v1/models", headers=headers(keys["bob"])).status_code == 401
         path.write_text("this is no keys file\n")
         for pid in service.responders():
             os.kill(pid, signal.SIGHUP)
-        until(lambda: service.log().count("keys not read again") == 2, 5)
+        until(lambda: service.log().count("keys not read again") == 2, 20)
         assert service.get("/v1/models", headers=headers(carol)).status_code == 200
         assert carol not in service.all_logs() and KEY not in service.all_logs()
 
@@ -166,7 +176,7 @@ def test_a_stream_that_waits_gets_heartbeats_and_then_its_answer():
         until(lambda: "claude_fcgi_heartbeats_total 2" in service.get("/metrics").text, 10)
         release(service)
         for thread in [first, *threads]:
-            thread.join(30)
+            thread.join(60)
         for dialect, text in texts.items():
             beat, _, rest = text.partition("\n")
             assert beat.startswith(":") and len(beat) >= 2048, "a padded comment comes first"
@@ -176,7 +186,7 @@ def test_a_stream_that_waits_gets_heartbeats_and_then_its_answer():
 
 
 def test_a_failure_after_a_heartbeat_is_the_streams_error_event():
-    with Service(cli="fake", WORKER_CONCURRENCY=1, HEARTBEAT_AFTER_MS=200, QUEUE_TIMEOUT_MS=1000) as service:
+    with Service(cli="fake", WORKER_CONCURRENCY=1, HEARTBEAT_AFTER_MS=200, QUEUE_TIMEOUT_MS=3000) as service:
         service.mode("held")
         first = threading.Thread(target=lambda: service.post(OPENAI.path, OPENAI.body("first")))
         first.start()
@@ -219,11 +229,12 @@ def test_a_cli_that_died_is_tried_again_in_the_same_place():
 def test_metrics_are_for_this_machine_and_never_go_down():
     with Service(cli="fake") as service:
         service.post(OPENAI.path, OPENAI.body("one"))
-        until(lambda: 'requests_total{route="/v1/chat/completions",status="200"} 1' in service.get("/metrics").text, 5)
-        for pid in service.responders():
+        until(lambda: 'requests_total{route="/v1/chat/completions",status="200"} 1' in service.get("/metrics").text, 20)
+        killed = set(service.responders())
+        for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: len(board(service)["responders"]) == 2, 10)
-        until(lambda: service.get("/health").status_code == 200, 10)
+        until(lambda: len(now := {entry["pid"] for entry in board(service)["responders"]}) == 2 and not now & killed, 30, "two others")
+        until(lambda: service.get("/health").status_code == 200, 20)
         page = service.get("/metrics")
         assert page.headers["content-type"].startswith("text/plain")
         assert 'requests_total{route="/v1/chat/completions",status="200"} 1' in page.text
@@ -248,17 +259,17 @@ def test_a_dead_responders_place_and_processes_are_freed_by_another():
         thread = threading.Thread(target=lambda: service.post(OPENAI.path, OPENAI.body("x")))
         thread.start()
         cli = service.one_cli()
-        until(lambda: board(service)["requests"][0]["cliPid"] == cli, 5)
-        owner = board(service)["requests"][0]["responderPid"]
+        owner = until(
+            lambda: [request for request in board(service)["requests"] if request["cliPid"] == cli], 20, "its request")[0]["responderPid"]
         began = time.monotonic()
         os.kill(owner, signal.SIGKILL)
-        until(lambda: not alive(cli), 5, "the CLI's end", 0.005)
-        until(lambda: board(service)["running"] == 0, 5, "the place", 0.005)
+        until(lambda: not alive(cli), 20, "the CLI's end", 0.005)
+        until(lambda: board(service)["running"] == 0, 20, "the place", 0.005)
         print(f"place and CLI free {1000 * (time.monotonic() - began):.0f} ms after the responder's death")
-        thread.join(10)
+        thread.join(30)
         service.mode("fast")
         assert service.post(OPENAI.path, OPENAI.body("next")).status_code == 200
-        assert until(lambda: "reaped_total 1" in service.get("/metrics").text, 5)
+        assert until(lambda: "reaped_total 1" in service.get("/metrics").text, 20)
 
 
 def test_limits_change_with_a_restart_of_the_responders():
@@ -269,7 +280,7 @@ def test_limits_change_with_a_restart_of_the_responders():
             [BINARY, "respond", "--socket", str(service.base / "s")], env={**service.environment, "WORKER_CONCURRENCY": "3"},
             cwd=service.base, stderr=subprocess.DEVNULL)
         try:
-            until(lambda: service.get("/health").json()["queue"]["concurrency"] == 3, 10)
+            until(lambda: service.get("/health").json()["queue"]["concurrency"] == 3, 30)
         finally:
             other.terminate()
             assert other.wait(20) == 0
@@ -332,22 +343,23 @@ def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure
             time.sleep(0.2)
             found = service.responders()
             if found:
-                os.kill(random.choice(found), signal.SIGKILL)
-                deaths += 1
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(random.choice(found), signal.SIGKILL)
+                    deaths += 1
         for thread in threads:
-            thread.join(40)
+            thread.join(60)
             assert not thread.is_alive(), "a client hangs"
         assert not failures, failures[0]
         print(f"{deaths} deaths: {dict(outcomes)}")
         assert outcomes["whole"] and outcomes["streamed"]
-        until(lambda: len(service.responders()) == 4, 10)
-        until(lambda: (now := board(service))["running"] == 0 and now["waiting"] == 0, 5, "an empty gate")
+        until(lambda: len(service.responders()) == 4, 30)
+        until(lambda: (now := board(service))["running"] == 0 and now["waiting"] == 0, 20, "an empty gate")
         service.no_cli()
-        until(lambda: not service.temporary(), 5, "empty temporary directories")
+        until(lambda: not service.temporary(), 20, "empty temporary directories")
         assert service.post(OPENAI.path, OPENAI.body("after")).status_code == 200
         if service.has_defaults:
             uses = collections.Counter(line["cli.pid"] for line in service.request_lines() if "cli.pid" in line)
             resumed = uses.total() - len(uses)
             print(f"{resumed} of {uses.total()} runs went on in the process of another")
             assert resumed > deaths / 10
-            until(lambda: service.get("/health").json()["processes"]["spares"] == 3, 20, "all spares")
+            until(lambda: service.get("/health").json()["processes"]["spares"] == 3, 40, "all spares")

@@ -5,13 +5,12 @@ import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from dialects import DIRECT
 from direct import ask, bash, begin, blocks, check_reply, check_stream, ended, numbered_events, of, refused, run, said, stream, timed, tool
-from service import Service, parse_raw, until
+from service import Service, parse_raw, proc, until
 from test_conversations import texts
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -201,7 +200,7 @@ def test_prompts_are_in_no_command_line(service, mark):
     with service.connect(DIRECT, body):
         until(lambda: service.recorded(mark), 20, "the request's way upstream", 0.05)
         for pid in service.clis():
-            assert mark.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert mark.encode() not in proc(pid, "cmdline")
     service.no_cli()
 
 
@@ -249,7 +248,7 @@ def test_a_run_has_so_much_money(service, mark):
 def test_a_run_has_so_much_time(service, mark, streamed):
     body = {"prompt": f"{mark} [[stall=2]]", "timeoutMs": 3000, "stream": streamed}
     answer, seconds = timed(lambda: ask(service, "POST", "/api/run", json=body))
-    assert 2.9 < seconds < 10
+    assert 2.9 < seconds < 30
     if streamed and answer.status_code == 200:
         events = [(name, data) for _, name, data in numbered_events(answer.text)]
         check_stream(events)
@@ -280,7 +279,7 @@ def test_a_stream_has_everything_in_order(service, directory, mark):
 
 def test_a_stream_comes_as_it_is_written(service, mark):
     with service.client() as client, client.stream(
-            "POST", "/api/run", json={"prompt": f"{mark} [[tokens=10]] [[delay_ms=150]]", "stream": True}) as answer:
+            "POST", "/api/run", json={"prompt": f"{mark} [[tokens=10]] [[delay_ms=400]]", "stream": True}) as answer:
         assert answer.status_code == 200
         times = [time.monotonic() for line in answer.iter_lines() if line.startswith("event: text") or line.startswith("event:text")]
     assert len(times) >= 10 and times[-1] - times[0] > 1
@@ -352,7 +351,7 @@ def test_a_full_queue_refuses_runs_of_every_kind():
         service.mode("held")
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(run, service, "first")
-            until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 10)
+            until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 20)
             for extra in ({}, {"stream": True}, {"ephemeral": True}):
                 answer = ask(service, "POST", "/api/run", json={"prompt": "x", **extra})
                 refused(answer, 429, "queue_full")

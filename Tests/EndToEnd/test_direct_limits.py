@@ -256,7 +256,7 @@ def test_a_session_goes_on_only_where_it_is_still_allowed(service, workspace, di
 def test_by_default_the_services_own_workspace_is_allowed():
     with Service(cli="fake") as service:
         place = service.state_dir / "workspace"
-        until(place.is_dir, 5, "the workspace")
+        until(place.is_dir, 20, "the workspace")
         (place / "a").mkdir()
         service.mode("where")
         assert run(service, "x", workingDirectory=str(place / "a"))["result"] == str(place / "a")

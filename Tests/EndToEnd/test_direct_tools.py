@@ -2,16 +2,14 @@
 
 import http.server
 import json
-import os
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from dialects import DIRECT
 from direct import ask, bash, blocks, refused, run, timed, tool, tool_results
-from service import until
+from service import pids, proc, until
 
 # ---- tools -------------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +42,7 @@ def test_a_loop_of_tools_works_in_its_directory_and_nowhere_else(service, worksp
 ])
 def test_a_command_that_is_not_permitted_is_denied_and_told(service, directory, mark, rule, command, works):
     reply, seconds = timed(lambda: run(service, f"{mark} {bash(command)} [[then=so]]", allowedTools=[rule], workingDirectory=str(directory)))
-    assert reply["result"] == "so" and seconds < 20
+    assert reply["result"] == "so" and seconds < 50
     if works is False:
         assert not (directory / "other").exists()
         assert [denial["tool"] for denial in reply["permissionDenials"]] == ["Bash"]
@@ -189,7 +187,7 @@ def test_a_servers_environment_is_in_no_command_line_and_no_log(open_handed, mar
     with open_handed.connect(DIRECT, DIRECT.body(f"{mark} [[stall=0]]", mcpServers={"probe": probe})):
         until(lambda: open_handed.recorded(mark), 20, "the request's way upstream", 0.05)
         for pid in open_handed.clis():
-            assert f"secret-{mark}".encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert f"secret-{mark}".encode() not in proc(pid, "cmdline")
     open_handed.no_cli()
     assert f"secret-{mark}" not in open_handed.all_logs()
 
@@ -198,16 +196,9 @@ def test_a_server_ends_with_its_run(open_handed, mark, probe):
     run(open_handed, f"{mark} [[tool=mcp__probe__echo {{}}]]", mcpServers={"probe": probe}, allowedTools=["mcp__probe"])
 
     def servers():
-        return [pid for pid in os.listdir("/proc") if pid.isdigit() and probe["args"][0].encode() in _command(pid)]
+        return [pid for pid in pids() if probe["args"][0].encode() in proc(pid, "cmdline")]
 
-    until(lambda: not servers(), 5, "the end of the server")
-
-
-def _command(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    until(lambda: not servers(), 20, "the end of the server")
 
 
 def test_a_server_that_does_not_start_is_named(open_handed, mark):

@@ -1,5 +1,6 @@
 """Many requests, one after the other and at once: nothing grows, nothing is mixed up, nothing is lost."""
 
+import contextlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI, check_error, events_of
-from service import Service, proc, status_number, until
+from service import Service, proc, status_number, until, within
 
 
 def footprint(service):
@@ -47,19 +48,25 @@ def test_a_thousand_requests_leave_everything_where_it_was():
         for number in range(150):
             ask(number)
         service.no_cli()
-        until(lambda: not service.temporary(), 5)
+        until(lambda: not service.temporary(), 20)
         before, memory_before = footprint(service), memory(service)
         began = time.monotonic()
         for number in range(1000):
             ask(number)
         print(f"1000 requests in {time.monotonic() - began:.1f} s")
         service.no_cli()
-        until(lambda: footprint(service) == before, 10, f"the footprint of before ({before}; now {footprint(service)})", 0.2)
-        for pid, kilobytes in memory(service).items():
-            grown = kilobytes - memory_before[pid]
-            print(f"responder {pid}: {memory_before[pid]} kB, then {grown:+} kB")
-            assert grown < 4096
-        assert all(state != b"Z" for state in states_of_children(service)), "unreaped CLIs"
+        until(lambda: footprint(service) == before, 30, f"the footprint of before ({before}; now {footprint(service)})", 0.2)
+
+        def grown():
+            return {pid: kilobytes - memory_before[pid] for pid, kilobytes in memory(service).items()}
+
+        # What malloc keeps is given back every few seconds.
+        with contextlib.suppress(AssertionError):
+            until(lambda: max(grown().values()) < 4096, 15)
+        for pid, kilobytes in grown().items():
+            print(f"responder {pid}: {memory_before[pid]} kB, then {kilobytes:+} kB")
+            assert kilobytes < 4096
+        until(lambda: b"Z" not in states_of_children(service), 10, "the reaping of every CLI")
 
 
 def states_of_children(service):
@@ -96,20 +103,18 @@ def test_thirty_clients_at_once_all_get_their_own_whole_answer(responders, mark)
 
 def test_a_full_queue_says_no_at_once():
     with Service(cli="fake", WORKER_CONCURRENCY=1, MAX_QUEUE_SIZE=1, RESPONDERS=1) as service:
-        service.mode("slow 2500")
+        service.mode("held")
         with ThreadPoolExecutor(2) as pool:
             running = pool.submit(service.post, OPENAI.path, OPENAI.body("running"))
-            until(lambda: service.clis(), 5)
+            until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 20)
             waiting = pool.submit(service.post, OPENAI.path, OPENAI.body("waiting"))
-            until(lambda: service.get("/health").json()["queue"] == {"pending": 1, "processing": 1, "concurrency": 1}, 5)
-            service.mode("fast")
+            until(lambda: service.get("/health").json()["queue"] == {"pending": 1, "processing": 1, "concurrency": 1}, 20)
             for dialect, extra in ((OPENAI, {}), (OPENAI, {"stream": True}), (ANTHROPIC, {}), (ANTHROPIC, {"stream": True}), (DIRECT, {})):
-                began = time.monotonic()
-                answer = service.post(dialect.path, dialect.body("too many", **extra))
-                assert time.monotonic() - began < 1
+                answer = within(1, lambda: service.post(dialect.path, dialect.body("too many", **extra)))
                 assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
                 check_error(dialect, answer.json(), "queue_full")
             assert service.get("/health").json()["status"] == "degraded"
+            (service.base / "go").touch()
             assert running.result().status_code == waiting.result().status_code == 200
         assert service.get("/health").json()["status"] == "ok"
         assert service.get("/health").json()["queue"]["pending"] == 0
@@ -117,13 +122,14 @@ def test_a_full_queue_says_no_at_once():
 
 def test_waiting_has_an_end():
     with Service(cli="fake", WORKER_CONCURRENCY=1, QUEUE_TIMEOUT_MS=500, RESPONDERS=1) as service:
-        service.mode("slow 2500")
+        service.mode("held")
         with ThreadPoolExecutor(4) as pool:
             running = pool.submit(service.post, OPENAI.path, OPENAI.body("running"))
-            until(lambda: service.clis(), 5)
+            until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 20)
             for dialect, answer in zip(ALL, pool.map(lambda dialect: service.post(dialect.path, dialect.body("waiting")), ALL), strict=True):
                 assert answer.status_code == 504
                 check_error(dialect, answer.json(), "queue_timeout")
+            (service.base / "go").touch()
             assert running.result().status_code == 200
 
 
@@ -156,7 +162,7 @@ def test_slow_uploads_hold_no_responder(fake):
             slow.append(connection)
         began = time.monotonic()
         assert fake.post(OPENAI.path, OPENAI.body("hi")).status_code == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     finally:
         for connection in slow:
             connection.close()
@@ -166,7 +172,11 @@ def test_the_responders_are_not_busy_when_nothing_happens(fake):
     from service import cpu_seconds
 
     fake.no_cli()
-    before = sum(cpu_seconds(pid) for pid in fake.responders())
-    time.sleep(2)
-    assert sum(cpu_seconds(pid) for pid in fake.responders()) - before <= 0.05
+    used = []
+    # What others have begun may still end, and memory is given back every few seconds: one quiet time of three is enough.
+    while not used or used[-1] > 0.05 and len(used) < 3:
+        before = sum(cpu_seconds(pid) for pid in fake.responders())
+        time.sleep(2)
+        used.append(sum(cpu_seconds(pid) for pid in fake.responders()) - before)
+    assert used[-1] <= 0.05, used
     assert all(proc(pid, "stat") for pid in fake.responders())

@@ -236,7 +236,7 @@ def test_two_authorization_headers_are_refused(service, dialect, values):
 
 @pytest.mark.parametrize("dialect", ALL, ids=str)
 def test_a_request_without_credentials_is_refused_before_its_body_is_read(service, dialect):
-    with socket.create_connection(("127.0.0.1", service.port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), 30) as connection:
         began = time.monotonic()
         connection.sendall(f"POST {dialect.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 30000000\r\n\r\n".encode())
         answer = b""
@@ -246,7 +246,7 @@ def test_a_request_without_credentials_is_refused_before_its_body_is_read(servic
             answer += chunk
         took = time.monotonic() - began
     status, _, body = parse_raw(answer)
-    assert status == 401 and took < 5
+    assert status == 401 and took < 20
     check_error(dialect, json.loads(body), "auth_error")
 
 

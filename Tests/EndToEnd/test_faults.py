@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI, check_error, events_of
-from service import Dechunker, Service, alive, group, parse_raw, pids, stat, status_number, until
+from service import Dechunker, Service, alive, group, parse_raw, pids, stat, status_number, until, within
 
 
 def reported(service):
@@ -31,8 +31,8 @@ def works_again(service):
     for dialect in ALL:
         answer = service.post(dialect.path, dialect.body("still there?"))
         assert answer.status_code == 200 and dialect.text(answer.json()) == "still there?"
-    service.no_cli(5)
-    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
+    service.no_cli()
+    until(lambda: not service.temporary(), 20, "an empty RUN_DIR/tmp")
 
 
 # ---- a CLI that misbehaves -----------------------------------------------------------------------------------------------------
@@ -114,12 +114,12 @@ def test_a_cli_that_stalls_is_ended_with_all_its_processes(fake, mode):
     with ThreadPoolExecutor(len(cases)) as pool:
         for dialect, answer, took in pool.map(ask, cases):
             assert answer.status_code == 504, answer.text
-            assert 1.9 < took < 15
+            assert 4.9 < took < 30
             assert "REQUEST_TIMEOUT_MS" in check_error(dialect, answer.json(), "timeout")
             assert fake.request_line(answer.headers["x-request-id"])["cli.end"] == "signal 9"
     processes = set(reported(fake))
     assert len(processes) >= 2 * len(cases)
-    until(lambda: not any(alive(pid) for pid in processes), 5, "the end of the CLIs and their children")
+    until(lambda: not any(alive(pid) for pid in processes), 20, "the end of the CLIs and their children")
     works_again(fake)
 
 
@@ -131,7 +131,7 @@ def test_a_stream_that_stalls_ends_with_a_timeout_error(fake, dialect):
     events = events_of(answer.text)
     assert answer.status_code == 200 and dialect.streamed_text(events) == "some words" and not dialect.is_whole(events)
     check_error(dialect, dialect.error_events(events)[0], "timeout")
-    until(lambda: not any(alive(pid) for pid in reported(fake)), 5, "the end of the CLI and its child")
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 20, "the end of the CLI and its child")
     works_again(fake)
 
 
@@ -148,18 +148,17 @@ def test_an_answer_is_out_before_its_cli_has_ended(fake, dialect, mode):
     """A CLI that will not end does not hold the answer back; one that ends without its report has still answered a chat."""
     forget(fake)
     fake.mode(mode)
-    began = time.monotonic()
     # What is kept of a session is whole only when the CLI has ended.
-    answer = fake.post(dialect.path, dialect.body("hi", **({"ephemeral": True} if dialect is DIRECT else {})))
+    body = dialect.body("hi", **({"ephemeral": True} if dialect is DIRECT else {}))
     if mode == "silent-end" and dialect is DIRECT:
-        assert answer.status_code in (500, 502)  # its result is what the report says
+        assert fake.post(dialect.path, body).status_code in (500, 502)  # its result is what the report says
     else:
+        answer = within(1.5, lambda: fake.post(dialect.path, body))
         assert answer.status_code == 200 and dialect.text(answer.json()) == "hi"
-        assert time.monotonic() - began < 1.5
     if fake.has_defaults and mode.startswith("lingers") and dialect is not DIRECT:
         fake.no_cli()  # it is kept for the next turn
     else:
-        until(lambda: not any(alive(pid) for pid in reported(fake)), 10, "the end of the CLI and its child")
+        until(lambda: not any(alive(pid) for pid in reported(fake)), 20, "the end of the CLI and its child")
     works_again(fake)
 
 
@@ -188,13 +187,21 @@ def measured(service, pid, connection, record_property):
     number = stat(pid)[2]
     began = time.monotonic()
     connection.close()
-    until(lambda: not alive(pid), 5, "the end of the CLI", 0.0005)
+    until(lambda: not alive(pid), 20, "the end of the CLI", 0.0005)
     leader = time.monotonic() - began
-    until(lambda: not group(number), 5, "the end of the CLI's process group", 0.002)
+    until(lambda: not group(number), 20, "the end of the CLI's process group", 0.002)
     took = (leader * 1000, (time.monotonic() - began) * 1000)
     print(f"the CLI ended {took[0]:.1f} ms after the client left, its group was seen gone after {took[1]:.1f} ms")
     record_property("ms", took[1])
     return took[1]
+
+
+def ends_in_time(leave):
+    """A client leaves, three at most: within a second the CLI has ended, unless the machine stood still meanwhile."""
+    took = [leave()]
+    while took[-1] >= 1000 and len(took) < 3:
+        took.append(leave())
+    assert took[-1] < 1000, took
 
 
 def receive(connection, wanted):
@@ -208,47 +215,61 @@ def receive(connection, wanted):
 
 def check_abandoned(service, pid):
     """Nothing is left of the run, and the log says how it ended."""
-    until(lambda: not service.temporary(), 5, "an empty RUN_DIR/tmp")
-    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == pid], 5, "the log line")[0]
+    until(lambda: not service.temporary(), 20, "an empty RUN_DIR/tmp")
+    line = until(lambda: [line for line in service.request_lines() if line.get("cli.pid") == pid], 20, "the log line")[0]
     assert line["outcome"] == "abandoned"
 
 
 @pytest.mark.parametrize("dialect", ALL, ids=str)
 @pytest.mark.parametrize("kind", ["stream, in the middle", "stream, before the first byte", "whole"])
 def test_the_cli_ends_when_its_client_leaves(service, dialect, kind, mark, record_property):
-    service.no_cli()
     text = f"{mark} [[stall=3]]" if "middle" in kind else f"{mark} [[first_ms=60000]] [[say=late]]"
-    connection = service.connect(dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
-    pid = service.one_cli()
-    if "middle" in kind:
-        receive(connection, b"tok2")
-    else:
-        until(lambda: service.recorded(mark), 20, "the request's way upstream", 0.02)
-    assert measured(service, pid, connection, record_property) < 1000
-    check_abandoned(service, pid)
+
+    def leave():
+        service.no_cli()
+        before = len(service.recorded(mark))
+        connection = service.connect(dialect, dialect.body(text, **({"stream": True} if "stream" in kind else {})))
+        pid = service.one_cli()
+        if "middle" in kind:
+            receive(connection, b"tok2")
+        else:
+            until(lambda: len(service.recorded(mark)) > before, 20, "the request's way upstream", 0.02)
+        took = measured(service, pid, connection, record_property)
+        check_abandoned(service, pid)
+        return took
+
+    ends_in_time(leave)
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
 def test_the_cli_ends_when_its_client_leaves_a_burst(service, dialect, mark, record_property):
     """The responder waits a moment before each read then."""
-    service.no_cli()
-    connection = service.connect(dialect, dialect.body(f"{mark} [[tokens=200000]]", stream=True, max_tokens=200000))
-    pid = service.one_cli()
-    receive(connection, b"tok2000 ")
-    assert measured(service, pid, connection, record_property) < 1000
-    check_abandoned(service, pid)
+
+    def leave():
+        service.no_cli()
+        connection = service.connect(dialect, dialect.body(f"{mark} [[tokens=200000]]", stream=True, max_tokens=200000))
+        pid = service.one_cli()
+        receive(connection, b"tok2000 ")
+        took = measured(service, pid, connection, record_property)
+        check_abandoned(service, pid)
+        return took
+
+    ends_in_time(leave)
 
 
 @pytest.mark.parametrize("mode", ["deaf stubborn", "stalls-on-turn stubborn", "stalls-midstream stubborn"])
 def test_a_cli_that_will_not_end_ends_when_its_client_leaves(fake, mode, record_property):
-    forget(fake)
-    fake.mode(mode)
-    connection = fake.connect(OPENAI, OPENAI.body("hi", stream=True))
-    until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
-    pid = fake.one_cli()
-    assert measured(fake, pid, connection, record_property) < 1000
-    until(lambda: not any(alive(pid) for pid in reported(fake)), 1, "the end of the CLI and its child")
-    works_again(fake)
+    def leave():
+        forget(fake)
+        fake.mode(mode)
+        connection = fake.connect(OPENAI, OPENAI.body("hi", stream=True))
+        until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
+        took = measured(fake, fake.one_cli(), connection, record_property)
+        until(lambda: not any(alive(pid) for pid in reported(fake)), 3, "the end of the CLI and its child")
+        works_again(fake)
+        return took
+
+    ends_in_time(leave)
 
 
 def test_a_cli_ends_when_an_http2_client_cancels(service, mark):
@@ -288,7 +309,7 @@ def test_a_cli_ends_when_an_http2_client_cancels(service, mark):
         http.reset_stream(1, 8)
         connection.sendall(http.data_to_send())
         began = time.monotonic()
-        until(lambda: not alive(pid), 2, "the end of the CLI", 0.0005)
+        until(lambda: not alive(pid), 10, "the end of the CLI", 0.0005)
         print(f"the CLI ended {1000 * (time.monotonic() - began):.1f} ms after its HTTP/2 stream was reset")
         ask(3, "GET", "/health")
         status = next(event for event in events() if isinstance(event, h2.events.ResponseReceived) and event.stream_id == 3)
@@ -297,15 +318,16 @@ def test_a_cli_ends_when_an_http2_client_cancels(service, mark):
 
 def test_a_client_that_leaves_the_queue_is_never_run(mark):
     with Service(cli="fake", WORKER_CONCURRENCY=1, RESPONDERS=1) as service:
-        service.mode("slow 1500")
+        service.mode("held")
         forget(service)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(service.post, OPENAI.path, OPENAI.body("first"))
-            until(lambda: service.clis(), 5)
+            until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 20, "the first one's place")
             connection = service.connect(OPENAI, OPENAI.body("second"))
-            until(lambda: service.get("/health").json()["queue"]["pending"] == 1, 5, "one in the queue")
+            until(lambda: service.get("/health").json()["queue"]["pending"] == 1, 20, "one in the queue")
             connection.close()
-            until(lambda: service.get("/health").json()["queue"]["pending"] == 0, 1, "an empty queue")
+            until(lambda: service.get("/health").json()["queue"]["pending"] == 0, 10, "an empty queue")
+            (service.base / "go").touch()
             assert first.result().status_code == 200
         service.no_cli()
         assert len(set(reported(service))) == 1
@@ -314,9 +336,19 @@ def test_a_client_that_leaves_the_queue_is_never_run(mark):
 @pytest.mark.parametrize("where", ["in the first answer", "between two answers", "without a stream"])
 def test_a_client_that_leaves_one_of_several_answers_is_given_no_other(fake, where):
     """The answers of `n` are made one after the other."""
+    def abandoned():
+        return len([entry for entry in fake.request_lines() if entry["outcome"] == "abandoned"])
+
     forget(fake)
-    fake.mode("stalls-midstream" if where == "in the first answer" else "slow 800")
+    (fake.base / "go").unlink(missing_ok=True)
+    before = abandoned()
+    fake.mode("stalls-midstream" if where == "in the first answer" else "held")
     with fake.connect(OPENAI, OPENAI.body("several", n=4, stream=where != "without a stream")) as connection:
+        if where != "in the first answer":
+            # The first answer comes, the second does not: it is where the client leaves.
+            until(lambda: reported(fake), 10, "the first answer's CLI")
+            fake.mode("stalls-on-turn")
+            (fake.base / "go").touch()
         if where == "without a stream":
             until(lambda: len(set(reported(fake))) == 2, 10, "the second answer's CLI")
         else:
@@ -327,11 +359,13 @@ def test_a_client_that_leaves_one_of_several_answers_is_given_no_other(fake, whe
             if where == "between two answers":
                 until(lambda: len(set(reported(fake))) == 2, 10, "the second answer's CLI")
         started = set(reported(fake))
-    fake.no_cli(1)
-    until(lambda: fake.get("/health").json()["queue"]["processing"] == 0, 1, "a free place")
+    (fake.base / "go").unlink(missing_ok=True)
+    fake.no_cli()
+    until(lambda: fake.get("/health").json()["queue"]["processing"] == 0, 20, "a free place")
     time.sleep(1)
     assert set(reported(fake)) == started, "a further answer was begun"
-    until(lambda: [entry for entry in fake.request_lines() if entry["outcome"] == "abandoned"], 5, "a log line")
+    # As one that is over its time would be ended as well, and is not said to be abandoned.
+    until(lambda: abandoned() > before, 20, "a log line")
     works_again(fake)
 
 
@@ -394,12 +428,12 @@ def test_a_responder_killed_in_mid_stream_leaves_no_whole_answer_and_no_cli(serv
     connection.close()
     assert b"[DONE]" not in text and b"message_stop" not in text
     took = time.monotonic()
-    until(lambda: not alive(pid), 2, "the end of the CLI", 0.002)
+    until(lambda: not alive(pid), 5, "the end of the CLI", 0.002)
     print(f"the CLI ended {1000 * (time.monotonic() - took):.1f} ms after its responder was killed")
     answer = service.post(dialect.path, dialect.body("[[say=next]]"))
     assert answer.status_code == 200 and dialect.text(answer.json()) == "next"
-    until(lambda: len(service.responders()) == 2 and responder not in service.responders(), 10, "a new responder")
-    until(lambda: not service.temporary(), 10, "an empty RUN_DIR/tmp")
+    until(lambda: len(service.responders()) == 2 and responder not in service.responders(), 30, "a new responder")
+    until(lambda: not service.temporary(), 20, "an empty RUN_DIR/tmp")
 
 
 def test_a_killed_responders_stubborn_cli_is_gone_too(fake):
@@ -408,19 +442,23 @@ def test_a_killed_responders_stubborn_cli_is_gone_too(fake):
     connection = fake.connect(OPENAI, OPENAI.body("hi"))
     until(lambda: len(set(reported(fake))) >= 2, 10, "the CLI and its child")
     pid = fake.one_cli()
-    os.kill(int(stat(pid)[1]), signal.SIGKILL)
+    responder = int(stat(pid)[1])
+    os.kill(responder, signal.SIGKILL)
     status, _, body = parse_raw(connection.recv(65536))
     connection.close()
     assert status == 502
     check_error(OPENAI, json.loads(body))
-    until(lambda: not any(alive(pid) for pid in reported(fake)), 5, "the end of the CLI and its child")
+    until(lambda: not any(alive(pid) for pid in reported(fake)), 20, "the end of the CLI and its child")
     works_again(fake)
+    until(lambda: len(fake.responders()) == 2 and responder not in fake.responders(), 30, "a new responder")
 
 
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
 def test_a_responder_that_is_asked_to_end_finishes_its_stream(service, dialect):
-    connection, seen, pid, responder = streaming(service, dialect, "[[tokens=30]] [[delay_ms=50]]")
+    connection, seen, pid, responder = streaming(service, dialect, "[[tokens=30]] [[delay_ms=150]]")
+    before = service.log().count('"draining"')
     os.kill(responder, signal.SIGTERM)
+    until(lambda: service.log().count('"draining"') > before, 20, "the responder's word that it ends")
     time.sleep(0.3)
     assert alive(responder) and alive(pid)
     # It takes nothing new meanwhile; others do.
@@ -430,8 +468,8 @@ def test_a_responder_that_is_asked_to_end_finishes_its_stream(service, dialect):
     connection.close()
     assert len(re.findall(r"tok\d+ ", text)) == 30
     assert ("[DONE]" if dialect is OPENAI else "message_stop") in text
-    until(lambda: not alive(responder), 5, "the end of the responder")
-    until(lambda: len(service.responders()) == 2, 10, "a new responder")
+    until(lambda: not alive(responder), 20, "the end of the responder")
+    until(lambda: len(service.responders()) == 2, 30, "a new responder")
 
 
 def test_every_responder_killed_over_and_over_is_back(service):
@@ -440,7 +478,7 @@ def test_every_responder_killed_over_and_over_is_back(service):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
-    until(lambda: len(service.responders()) == 2, 10, "two responders")
+    until(lambda: len(service.responders()) == 2, 30, "two responders")
     answer = service.post(OPENAI.path, OPENAI.body("[[say=back]]"))
     assert answer.status_code == 200, answer.text
 
@@ -480,8 +518,8 @@ def test_a_background_process_of_a_run_ends_with_it(service, directory, how, mar
     assert answer.status_code == 200, answer.text
     started = [int(number) for number in (directory / "pids").read_text().split()]
     assert started
-    until(lambda: not any(alive(pid) for pid in started), 2, "the end of the background process", 0.01)
-    assert not [pid for pid in pids() if str(directory) in _directory(pid)]
+    until(lambda: not any(alive(pid) for pid in started), 10, "the end of the background process", 0.01)
+    until(lambda: not [pid for pid in pids() if str(directory) in _directory(pid)], 10, "no process in the directory")
 
 
 def _directory(pid):
@@ -498,5 +536,5 @@ def test_a_background_process_ends_when_the_client_leaves(service, directory, ma
     until(lambda: (directory / "pids").exists() and (directory / "pids").read_text().strip(), 30, "the background process")
     connection.close()
     started = [int(number) for number in (directory / "pids").read_text().split()]
-    until(lambda: not any(alive(pid) for pid in started), 2, "the end of the background process")
-    until(lambda: not [pid for pid in pids() if str(directory) in _directory(pid)], 5, "no process in the directory")
+    until(lambda: not any(alive(pid) for pid in started), 10, "the end of the background process")
+    until(lambda: not [pid for pid in pids() if str(directory) in _directory(pid)], 10, "no process in the directory")

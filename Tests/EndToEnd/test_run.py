@@ -1,5 +1,6 @@
 """`make run` as a person meets it: starts, messages, endings, and the program's own commands."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -35,7 +36,7 @@ def refused(**settings):
         service.start()
         until(lambda: service.process.poll() is not None or "claude-fcgi is up" in service.output(), 90, "the start or its end")
         assert service.process.poll() not in (0, None), "it started"
-        assert not service.processes()
+        until(lambda: not service.processes(), 5, "the end of every process")
         return service.log() + service.output()
     finally:
         service.kill()
@@ -79,10 +80,10 @@ def test_a_stop_lets_a_running_stream_finish():
                 text += line + "\n"
         events = events_of(text)
         assert OPENAI.is_whole(events) and len(re.findall(r"tok\d+ ", OPENAI.streamed_text(events))) == 20
-        assert service.process.wait(30) == 0
+        assert service.process.wait(60) == 0
         with pytest.raises(httpx.TransportError):
             service.get("/health")
-        assert not service.processes()
+        until(lambda: not service.processes(), 5, "the end of every process")
 
 
 def test_a_second_signal_does_not_wait():
@@ -96,8 +97,8 @@ def test_a_second_signal_does_not_wait():
         time.sleep(0.5)
         assert service.process.poll() is None
         service.process.send_signal(signal.SIGINT)
-        assert service.process.wait(15) == 0
-        assert time.monotonic() - began < 15
+        assert service.process.wait(25) == 0
+        assert time.monotonic() - began < 20
         until(lambda: not service.processes(), 5, "the end of every process")
 
 
@@ -133,7 +134,7 @@ def test_a_second_start_after_everything_was_killed_works():
         service.start()
         answer = service.post(OPENAI.path, OPENAI.body("hi"))
         assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
-        until(lambda: not service.temporary(), 10, f"an empty RUN_DIR/tmp, not {service.temporary()} of {service.responders()}")
+        until(lambda: not service.temporary(), 20, f"an empty RUN_DIR/tmp, not {service.temporary()} of {service.responders()}")
 
 
 def test_a_start_after_only_the_script_was_killed_ends_what_was_left():
@@ -143,7 +144,7 @@ def test_a_start_after_only_the_script_was_killed_ends_what_was_left():
         service.process.wait(10)
         service.output_file.write_text("")
         service.start()
-        until(lambda: not any(alive(pid) for pid in before), 3, "the end of the old processes")
+        until(lambda: not any(alive(pid) for pid in before), 10, "the end of the old processes")
         assert service.post(OPENAI.path, OPENAI.body("hi")).status_code == 200
 
 
@@ -199,7 +200,7 @@ def test_a_cli_that_is_not_there_stops_the_start_or_is_told(tmp_path):
             service.stop()
         else:
             assert service.process.returncode != 0 and "CLAUDE_PATH" in service.log()
-        assert not service.processes()
+        until(lambda: not service.processes(), 5, "the end of every process")
     finally:
         service.kill()
         shutil.rmtree(service.base, ignore_errors=True)
@@ -213,7 +214,7 @@ def test_a_cli_too_old_stops_the_start():
         assert service.process.wait(60) != 0
         text = service.log() + service.output()
         assert "2.1.100" in text and "2.1.251" in text and "update" in text
-        assert not service.processes()
+        until(lambda: not service.processes(), 5, "the end of every process")
     finally:
         service.kill()
         shutil.rmtree(service.base, ignore_errors=True)
@@ -320,15 +321,19 @@ def test_respond_on_a_path_serves_and_ends(service, tmp_path):
     """On a socket of its own: FastCGI by hand, then SIGTERM."""
     import fastcgi
 
+    def asked():
+        # It is bound a moment before it listens.
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return fastcgi.get(path, "/health", 60)
+
     directory = os.environ.get("CLAUDE_FCGI_BIN", str(PROGRAMS))
     path = service.base / "own.sock"
     responder = subprocess.Popen(
         [f"{directory}/claude-fcgi", "respond", "--socket", str(path)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
         env={**service.environment, "RUN_DIR": str(service.base / "own")})
     try:
-        until(path.exists, 10, "the socket")
+        status, body = until(asked, 60, "an answer on the socket")
         assert stat_bits.S_IMODE(path.stat().st_mode) == 0o660
-        status, body = fastcgi.get(path, "/health")
         assert status == 200 and b'"status"' in body
         other = subprocess.run(
             [f"{directory}/claude-fcgi", "respond", "--socket", str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -337,11 +342,15 @@ def test_respond_on_a_path_serves_and_ends(service, tmp_path):
         assert fastcgi.get(path, "/health")[0] == 200
     finally:
         responder.terminate()
-        assert responder.wait(10) == 0
+        assert responder.wait(30) == 0
     assert not path.exists()
 
 
 def test_a_responder_inherits_no_log_and_no_lock(service):
     for pid in service.responders():
-        targets = {os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+        targets = set()
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                targets.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+        assert targets
         assert not [target for target in targets if target.endswith((".log", "/lock"))], targets
