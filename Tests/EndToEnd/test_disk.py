@@ -47,7 +47,7 @@ def test_a_full_disk_is_a_clear_error_and_passes_by_itself():
         for dialect in ALL:
             answer = service.post(dialect.path, dialect.body("again"))
             assert answer.status_code == 200 and dialect.text(answer.json()) == "again"
-        until(lambda: not service.temporary(), 5)
+        until(lambda: not service.temporary(), 20)
 
 
 @pytest.mark.parametrize("obstacle", ["run_dir", "segment"])

@@ -146,6 +146,17 @@ def footprint(service, waiting):
         "requests": board(service)["requests"]}
 
 
+def lasting(service, waiting, wanted=None):
+    """The footprint that is seen twice in a row, or is the wanted one: who looks how much memory is free has a file for a moment."""
+    last = footprint(service, waiting)
+    for _ in range(20):
+        before, last = last, footprint(service, waiting)
+        if last == (wanted or before):
+            break
+        time.sleep(0.1)
+    return last
+
+
 def slope(points):
     """The growth of y for each x, by least squares."""
     xs, ys = zip(*points, strict=True)
@@ -186,19 +197,23 @@ def test_nothing_grows_with_spares_and_live_conversations(cli):
 
         # Caches fill, and each thread has its first request.
         waiting = round_of(max(each, 40))
-        before = footprint(service, waiting)
+        before = lasting(service, waiting)
         assert before["temporary directories without a process"] == 0 and not before["requests"], before
         began = time.monotonic()
         for _ in range(rounds):
-            fresh = set(itertools.chain(*waiting.values())) - {line["cli.pid"] for line in service.request_lines() if "cli.pid" in line}
-            assert len(fresh) == SPARES
+            idle = set(itertools.chain(*waiting.values()))
+
+            def unused():
+                return idle - {line["cli.pid"] for line in service.request_lines() if "cli.pid" in line}
+
+            fresh = until(lambda: len(found := unused()) == SPARES and found, 10, "the log lines of all that are no spares", 0.1)
             waiting = round_of(each)
             done += each * CLIENTS
             taken |= fresh - set(itertools.chain(*waiting.values()))
             time.sleep(RELEASE_SECONDS if long else 0)
             points.append((done, sum(dirty(pid) for pid in waiting)))
             print(f"{done} requests in {time.monotonic() - began:.0f} s, {points[-1][1] // 1024} kB")
-            assert footprint(service, waiting) == before
+            assert lasting(service, waiting, before) == before
         check_mix(service, askers, taken, rounds)
         growth = slope(points[rounds // 2 - 1:])
         bound = BOUND_BYTES + NOISE_BYTES / (done / 2)
@@ -210,7 +225,7 @@ def test_the_memory_of_long_prompts_is_given_back():
     with Service(WORKER_CONCURRENCY=2, OFFLINE_UPSTREAM_RECORD=None, CLAUDE_CODE_BLOCKING_LIMIT_OVERRIDE="100000000") as service:
 
         def ask(words):
-            answer = service.post(ANTHROPIC.path, ANTHROPIC.body("[[say=hi]] " + "word " * words))
+            answer = service.post(ANTHROPIC.path, ANTHROPIC.body("[[say=hi]] " + "word " * words), timeout=110)
             assert answer.status_code == 200, answer.text[:300]
 
         def private():
@@ -220,7 +235,7 @@ def test_the_memory_of_long_prompts_is_given_back():
         before = private()
         for _ in range(3):
             in_parallel([lambda: ask(900_000)] * 6)
-        until(lambda: private() < before + 8_000_000, 4 * RELEASE_SECONDS, "the end of what 4.5 MB of prompt took", 0.5)
+        until(lambda: private() < before + 8_000_000, 8 * RELEASE_SECONDS, "the end of what 4.5 MB of prompt took", 0.5)
 
 
 def check_mix(service, askers, taken, rounds):

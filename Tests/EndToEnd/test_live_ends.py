@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from datetime import datetime
 
 import httpx
 import pytest
@@ -93,10 +94,11 @@ def test_the_least_recently_used_goes_first():
 def test_an_unused_conversation_ends_in_time():
     with Service(RESPONDERS=1, LIVE_MAX=4, LIVE_TTL=2, MEMORY_HEADROOM=1) as service:
         talk = Talk(service, OPENAI)
-        first = talk.say("[[say=one]]").pid
-        began = time.monotonic()
+        reply = talk.say("[[say=one]]")
+        first = reply.pid
         until(lambda: not alive(first), 20, "the end of an unused process")
-        assert time.monotonic() - began > 1
+        # It has waited since its line was written, whenever this test came to read that.
+        assert time.time() - datetime.fromisoformat(reply.line["time"].replace("Z", "+00:00")).timestamp() > 1
         assert waiting(service) == (0, 0)
         second = talk.say("[[say=two]]")
         assert second.text == "two" and second.pid != first
@@ -150,6 +152,8 @@ def test_the_death_of_a_responder_ends_its_processes_and_no_others():
         dying, other = service.responders()
         talks = [Talk(service, dialect) for dialect in CHATS]
         first = []
+        # Who starts first has both until the other is there; one without a spare would hand its request to one that stands still.
+        until(lambda: [len(children([pid])) for pid in (dying, other)] == [1, 1], 40, "a spare of each")
         for count, (holder, talk) in enumerate(zip((dying, other), talks, strict=True)):
             until_waiting(service, 2, count)
             first.append(at(holder, service, lambda talk=talk: talk.say("[[say=one]]")).pid)
@@ -157,22 +161,27 @@ def test_the_death_of_a_responder_ends_its_processes_and_no_others():
         own, others = children([dying]), children([other])
         assert len(own) == len(others) == 2 and first[0] in own and first[1] in others
         os.kill(dying, signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in own), 5, "the end of its processes")
-        until(lambda: (waiting(service) or (0, 0))[1] == 1, 5, "the end of its conversation")
-        assert children([other]) == others
+        until(lambda: not any(alive(pid) for pid in own), 10, "the end of its processes")
+        until(lambda: (waiting(service) or (0, 0))[1] == 1, 10, "the end of its conversation")
+        # It may have started a spare in the place of the dead one's.
+        assert set(others) <= set(children([other]))
         # None of them is in the way: there are two places, and no queue.
         answers = in_parallel([lambda: service.post(OPENAI.path, OPENAI.body("[[tokens=5]] [[delay_ms=100]]"))] * 2)
         assert [answer.status_code for answer in answers] == [200, 200], [answer.text for answer in answers]
+        # A place is given back after the answer.
+        until(lambda: service.get("/health").json()["queue"]["processing"] == 0, 10, "free places")
         replies = [talk.say("[[say=two]]") for talk in talks]
         assert [reply.text for reply in replies] == ["two", "two"]
         assert replies[0].pid not in own and replies[1].pid == first[1]
         until_waiting(service, 2, 4)
-        assert {path.partition("/")[0] for path in service.temporary()} == {_marker(pid) for pid in service.clis()}
+        # What the dead one left is removed by the one that is started in its place.
+        until(lambda: {path.partition("/")[0] for path in service.temporary()} == {_marker(pid) for pid in service.clis()}, 20,
+              "no directory but those of processes")
 
 
 def _marker(pid):
     """The name of a CLI's own temporary directory."""
-    return environment(pid)[b"CLAUDE_FCGI_RUN"].decode()
+    return environment(pid).get(b"CLAUDE_FCGI_RUN", b"").decode()
 
 
 def test_the_end_of_the_service_leaves_nothing():
@@ -184,10 +193,10 @@ def test_the_end_of_the_service_leaves_nothing():
         other = Talk(service, ANTHROPIC, stream=True)
         other.say("[[say=one]]")
         until_waiting(service, 2, 2)
-        running = threading.Thread(target=other.say, args=("[[tokens=20]] [[delay_ms=50]]",))
+        running = threading.Thread(target=other.say, args=("[[tokens=60]] [[delay_ms=50]]",))
         running.start()
         until(lambda: service.get("/health").json()["queue"]["processing"] == 1, 10, "a running request")
         service.stop()
-        running.join(10)
+        running.join(20)
         assert not alive(pid) and not running.is_alive()
         assert len(other.turns) == 4, "the running answer was not finished"

@@ -119,12 +119,17 @@ def test_a_session_id_of_the_wrong_type_is_named(kept, dialect):
     check_error(dialect, answer.json(), "invalid_request", "session_id")
 
 
+def listed(service):
+    """The sessions that there are; `/health` counts them only where the responder that is asked has had one."""
+    return [entry["id"] for entry in ask(service, "GET", "/api/sessions", params={"limit": 1000}).json()["sessions"]]
+
+
 @pytest.mark.parametrize("dialect", CHATS, ids=str)
 def test_a_chat_that_asks_for_none_is_not_kept(kept, dialect):
-    before = ask(kept, "GET", "/health").json()["sessions"]["total"]
+    before = listed(kept)
     answer = ask(kept, "POST", dialect.path, json=dialect.body("[[say=ok]]", **({"store": False} if dialect is OPENAI else {})))
     assert answer.status_code == 200 and "x-session-id" not in answer.headers
-    assert ask(kept, "GET", "/health").json()["sessions"]["total"] == before
+    assert listed(kept) == before
 
 
 # ---- agents ------------------------------------------------------------------------------------------------------------------
@@ -213,17 +218,18 @@ def test_a_fork_leaves_the_original_as_it_was(kept, mark):
 
 
 def test_an_ephemeral_run_keeps_nothing(kept, mark):
-    total = ask(kept, "GET", "/health").json()["sessions"]["total"]
-    files = transcripts(kept)
+    before, files = listed(kept), transcripts(kept)
     reply = run(kept, f"{mark} {bash('echo x > left')}", ephemeral=True, allowedTools=["Bash"])
     assert reply["sessionId"] is None
     events = stream(kept, f"{mark}-2 [[say=ok]]", ephemeral=True)
     check_stream(events)
     assert events[0][1]["sessionId"] is None and events[-1][1]["sessionId"] is None
-    until(lambda: not Path(reply["workingDirectory"]).exists(), 5, "the removal of the run's directory")
-    assert ask(kept, "GET", "/health").json()["sessions"]["total"] == total
+    until(lambda: not Path(reply["workingDirectory"]).exists(), 20, "the removal of the run's directory")
+    assert listed(kept) == before
     assert transcripts(kept) == files
-    assert not traces(kept, cli_session(kept, mark), cli_session(kept, f"{mark}-2"))
+    # A run that keeps nothing is answered before its CLI has ended.
+    ids = [cli_session(kept, mark), cli_session(kept, f"{mark}-2")]
+    until(lambda: not traces(kept, *ids), 20, "the removal of the CLIs' notes", 0.1)
 
 
 def test_a_directory_of_its_own_is_empty_and_shared_with_nobody(kept, mark):
@@ -278,11 +284,15 @@ def test_a_turn_that_fails_after_a_tool_leaves_only_the_tools_files(kept, mark):
     first = run(kept, f"first {mark}-1 [[say=one]]")
     id = first["sessionId"]
     before = snapshot(kept, id)
-    answer = ask(kept, "POST", "/api/run", json={
-        "prompt": f"{mark}-2 {bash('echo made > made')} [[then_tool=Bash {json.dumps({'command': 'tail -f /dev/null', 'description': 'x'})}]]",
-        "sessionId": id, "allowedTools": ["Bash"], "timeoutMs": 6000})
-    refused(answer, 504, "timeout")
-    assert (Path(first["workingDirectory"]) / "made").read_text() == "made\n"
+    made, endless = Path(first["workingDirectory"]) / "made", json.dumps({"command": "tail -f /dev/null", "description": "x"})
+    for milliseconds in (6000, 30000):  # on a busy machine the first tool may come late
+        answer = ask(kept, "POST", "/api/run", json={
+            "prompt": f"{mark}-2 {bash('echo made > made')} [[then_tool=Bash {endless}]]",
+            "sessionId": id, "allowedTools": ["Bash"], "timeoutMs": milliseconds})
+        refused(answer, 504, "timeout")
+        if made.exists():
+            break
+    assert made.read_text() == "made\n"
     assert snapshot(kept, id) == before
     goes_on(kept, lambda prompt: ask(kept, "POST", "/api/run", json={"prompt": prompt, "sessionId": id}), mark)
 
@@ -335,8 +345,7 @@ def test_a_turn_whose_responder_is_killed_leaves_the_conversation_as_it_was(kept
 
 
 def test_a_first_turn_that_fails_leaves_no_session(kept, mark):
-    total = ask(kept, "GET", "/health").json()["sessions"]["total"]
-    files, places = transcripts(kept), set((kept.state_dir / "sessions").glob("*"))
+    before, files, places = listed(kept), transcripts(kept), set((kept.state_dir / "sessions").glob("*"))
     refused(ask(kept, "POST", "/api/run", json={"prompt": f"{mark}-1 [[error=400]]"}), 400)
     for dialect in CHATS:
         answer = chat(kept, dialect, f"{mark}-{dialect} [[error=400]]")
@@ -344,8 +353,8 @@ def test_a_first_turn_that_fails_leaves_no_session(kept, mark):
     events = stream(kept, f"{mark}-2 [[tokens=9]] [[error_after=3]]")
     check_stream(events)
     assert events[-1][0] == "error"
-    until(lambda: set((kept.state_dir / "sessions").glob("*")) == places, 5, "the removal of the sessions' directories")
-    assert ask(kept, "GET", "/health").json()["sessions"] == {"total": total, "locked": 0}
+    until(lambda: set((kept.state_dir / "sessions").glob("*")) == places, 20, "the removal of the sessions' directories")
+    assert listed(kept) == before and ask(kept, "GET", "/health").json()["sessions"]["locked"] == 0
     assert transcripts(kept) == files
     started = events[0][1]["sessionId"]
     if started:
@@ -368,13 +377,14 @@ def test_a_cli_that_dies_with_half_a_turn_in_the_transcript_leaves_nothing(fast,
 @pytest.mark.parametrize("kind", ["agent", "chat"])
 def test_twenty_requests_at_once_on_one_session_run_one_after_the_other(mark, kind):
     """Of any responder: each has fewer threads than there are requests, so that they can't all be one's."""
-    with stateful(WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=20, RESPONDERS=4) as service:
+    with stateful(WORKER_CONCURRENCY=3, MAX_QUEUE_SIZE=20, RESPONDERS=4, QUEUE_TIMEOUT_MS=110_000) as service:
         if kind == "agent":
             id = run(service, f"{mark} n0 [[say=n0]]")["sessionId"]
-            send = lambda number: ask(service, "POST", "/api/run", json={"prompt": f"{mark} n{number} [[say=n{number}]]", "sessionId": id})
+            send = lambda number: ask(
+                service, "POST", "/api/run", json={"prompt": f"{mark} n{number} [[say=n{number}]]", "sessionId": id}, timeout=110)
         else:
             id = begun(service, OPENAI, f"{mark} n0 [[say=n0]]")
-            send = lambda number: chat(service, OPENAI, f"{mark} n{number} [[say=n{number}]]", id)
+            send = lambda number: chat(service, OPENAI, f"{mark} n{number} [[say=n{number}]]", id, timeout=110)
         parents, over = set(), threading.Event()
 
         def watch():
@@ -410,11 +420,16 @@ def test_requests_on_one_session_keep_the_order_of_their_arrival(fast):
     fast.mode("held")
     go = fast.base / "go"
     go.unlink(missing_ok=True)
+
+    def count():
+        return sum(fast.get("/health").json()["queue"][name] for name in ("pending", "processing"))
+
+    until(lambda: count() == 0, 20, "every place to be free")
     with ThreadPoolExecutor(6) as pool:
         futures = []
         for number in range(1, 6):
             futures.append(pool.submit(ask, fast, "POST", "/api/run", json={"prompt": f"n{number}", "sessionId": id}))
-            until(lambda: sum(fast.get("/health").json()["queue"][name] for name in ("pending", "processing")) == number, 10)
+            until(lambda: count() == number, 20, "the request's arrival")
         health = fast.get("/health").json()
         assert health["queue"]["processing"] == 1 and health["sessions"]["locked"] == 1
         # Another conversation is not held up by it.

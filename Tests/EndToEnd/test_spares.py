@@ -30,9 +30,15 @@ def none():
 
 
 def ready(service, count=2):
-    """The spares' processes, when all are there and nothing else runs."""
-    until_waiting(service, count, 0)
-    return until(lambda: (found := set(service.clis())) and len(found) == count and found, 20, "spares alone")
+    """The spares' processes, when each responder has its share and nothing else runs: who starts first has all for a moment."""
+    responders = int(service.environment["RESPONDERS"])
+
+    def look():
+        shares = [children([pid]) for pid in service.responders()]
+        is_shared = [len(share) for share in shares] == [count // responders] * responders
+        return is_shared and waiting(service) == (count, 0) and {pid for share in shares for pid in share}
+
+    return until(look, 60, "spares alone", 0.05)
 
 
 def test_a_request_takes_a_spare_and_another_one_is_started(spare):
@@ -64,7 +70,7 @@ def test_a_killed_spare_costs_no_request(spare):
         for answer in answers:
             assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi"
             assert process_of(spare, answer) not in killed
-    until(lambda: not any(alive(pid) for pid in killed), 1, "the end of the killed spares")
+    until(lambda: not any(alive(pid) for pid in killed), 10, "the end of the killed spares")
     assert not ready(spare) & killed
 
 
@@ -115,7 +121,7 @@ def test_another_cli_file_replaces_the_spares(tmp_path):
         inode = path.stat().st_ino
         until(
             lambda: waiting(service) == (1, 0) and len(now := service.clis()) == 1 and os.stat(f"/proc/{now[0]}/exe").st_ino == inode,
-            40, "a spare of the new file")
+            60, "a spare of the new file")
         assert not alive(old)
 
 
@@ -149,7 +155,7 @@ def test_the_memory_of_what_waits_is_shown():
         assert spare > 30 << 20 and abs(memory() - spare) < 0.2 * spare
         service.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
         until_waiting(service, 1, 1)
-        until(lambda: 1.5 * spare < memory() < 3 * spare, 10, "the memory of both")
+        until(lambda: 1.5 * spare < memory() < 3 * spare, 20, "the memory of both")
         metrics = service.get("/metrics").text
         for name in ("spare", "live"):
             assert int(re.search(rf"^claude_fcgi_{name}_memory_bytes (\d+)$", metrics, re.M)[1]) > 0.5 * spare
@@ -161,8 +167,9 @@ def kind(service):
 
 
 def test_spares_are_tuned(spare):
+    pids = ready(spare)
     assert kind(spare) == "tuned"
-    for pid in ready(spare):
+    for pid in pids:
         assert environment(pid)[b"BUN_JSC_useDFGJIT"] == b"0"
 
 
@@ -191,11 +198,19 @@ def state(pid):
 def start_that_stands_still():
     """A service, and the process of a spare that is being started while a request waits for its first piece."""
     with Service(SPARES=2, MEMORY_HEADROOM=1, RESPONDERS=1, WORKER_CONCURRENCY=4) as service:
-        before = ready(service)
-        assert service.post(OPENAI.path, OPENAI.body("[[say=hi]]")).status_code == 200
-        started = until(lambda: set(service.clis()) - before, 10, "the start of another", 0.002)
-        with service.connect(OPENAI, OPENAI.body("[[say=hi]][[first_ms=120000]]"), 60):
-            yield service, until(lambda: [pid for pid in started if state(pid) == "T"], 10, "a start that stands still", 0.002)[0]
+        for is_last in (False, False, True):
+            before = ready(service)
+            assert service.post(OPENAI.path, OPENAI.body("[[say=hi]]")).status_code == 200
+            started = until(lambda: set(service.clis()) - before, 10, "the start of another", 0.002)
+            with service.connect(OPENAI, OPENAI.body("[[say=hi]][[first_ms=120000]]"), 60):
+                try:
+                    found = until(lambda: [pid for pid in started if state(pid) == "T"], 5, "a start that stands still", 0.002)
+                except AssertionError:  # a start takes less than a second: on a busy machine it may be over before the request is there
+                    if is_last:
+                        raise
+                    continue
+                yield service, found[0]
+                return
 
 
 def test_a_start_stands_still_while_a_request_waits_but_not_for_ever():
@@ -286,6 +301,8 @@ def test_what_reaches_the_model_is_the_same_with_a_spare(spare, none, mark, dial
     assert _said(dialect, warm) == _said(dialect, cold)
     count = body.get("n", 1)
     bodies = [[sent(entry["body"]) for entry in service.recorded(mark)] for service in (spare, none)]
+    if body.get("max_tokens") == 7:  # a CLI whose answer is cut goes on at once, and may have asked for more before it was killed
+        bodies = [found[:1] for found in bodies]
     assert bodies[0] == bodies[1] and len(bodies[0]) >= count
     if "response_format" not in body and "output_config" not in body and count == 1:
         assert process_of(spare, warm) in before, "it came to no spare"

@@ -38,12 +38,12 @@ def cases():
 @pytest.fixture(scope="module")
 def answers():
     """All cases, asked side by side: each waits for the CLI's and the service's own retries."""
-    with Service(WORKER_CONCURRENCY=8, REQUEST_TIMEOUT_MS=60000, HEARTBEAT_AFTER_MS=60000) as service:
+    with Service(WORKER_CONCURRENCY=8, REQUEST_TIMEOUT_MS=240000, HEARTBEAT_AFTER_MS=240000) as service:
 
         def ask(case):
             dialect, stream, text = case
             body = dialect.body(text) if dialect is DIRECT else dialect.body(text, stream=stream)
-            return service.post(dialect.path, body)
+            return service.post(dialect.path, body, timeout=300)
 
         with ThreadPoolExecutor(8) as pool:
             found = dict(zip(cases(), pool.map(ask, cases()), strict=True))
