@@ -73,6 +73,8 @@ import Testing
             true
         ),
         (#"{"system":[{"type":"text","text":"other"}],"messages":[\#(user)]}"#, false),
+        (#"{"system":[\#(mark)],"tools":[],"messages":[\#(user)]}"#, true),
+        (#"{"system":[\#(mark)],"tools":[{"name":"is_ready"}],"messages":[\#(user)]}"#, false),
         (#"{"messages":[\#(user)]}"#, false),
         (#"{"system":[\#(mark)],"messages":[]}"#, false), (#"{"system":[\#(mark)]}"#, false),
         (#"{"system":[\#(mark)],"messages":[{"role":"user","content":"Hi"},\#(user)]}"#, false),

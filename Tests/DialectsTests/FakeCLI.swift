@@ -1,5 +1,6 @@
-import Dialects
 import Testing
+
+@testable import Dialects
 
 /// A CLI in a few lines, as far as the order of its lines and what it tells the model go; the real one's behaviour is in
 /// the transcripts.
@@ -68,7 +69,7 @@ struct FakeCLI {
                 environment[member.key] = member.value.isNull ? nil : member.value
             }
         case "set_max_thinking_tokens": thinking = request["thinking_display"] ?? nil
-        case "mcp_set_servers": hasTools = true
+        case "mcp_set_servers": hasTools = request["servers"] != [:]
         case "rewind_conversation":
             let uuid = request["target_message_uuid"]?.stringValue
             let place = messages.firstIndex { $0.uuid == uuid }
@@ -79,7 +80,7 @@ struct FakeCLI {
         let answer: JSONValue = [
             "type": "control_response", "response": ["subtype": "success", "request_id": id, "response": response],
         ]
-        let asks = request["subtype"] == "mcp_set_servers" || request["sdkMcpServers"] != nil
+        let asks = request["subtype"] == "mcp_set_servers" && hasTools || request["sdkMcpServers"] != nil
         return
             (asks
             ? [
@@ -127,16 +128,19 @@ struct FakeCLI {
     private mutating func ask(_ isNewTurn: Bool) -> [JSONValue] {
         var lines: [JSONValue] = []
         if isNewTurn { lines.append(["type": "system", "subtype": "init", "session_id": "s", "model": "m"]) }
-        guard environment["ANTHROPIC_BASE_URL"] == "http://upstream" else {
-            return lines + [["type": "result", "subtype": "success", "is_error": true, "result": "API Error: refused"]]
+        let isWarming = environment["ANTHROPIC_BASE_URL"] != "http://upstream"
+        if !isWarming {
+            prompts.append([
+                "system": .string(system), "settings": .object(settings), "env": .object(environment),
+                "thinking": thinking, "tools": .bool(hasTools), "messages": .array(messages.map(\.message)),
+            ])
         }
-        prompts.append([
-            "system": .string(system), "settings": .object(settings), "env": .object(environment),
-            "thinking": thinking, "tools": .bool(hasTools), "messages": .array(messages.map(\.message)),
-        ])
         lines.append(
             Self.event(["type": "message_start", "message": ["id": "msg", "model": "m", "usage": ["input_tokens": 3]]]))
         var content: [JSONValue] = []
+        let speech =
+            isWarming
+            ? isNewTurn ? .calls([(WarmupUpstream.callID, "is_ready", "{}")]) : .text("Ready.") : self.speech
         switch speech {
         case .text(let words):
             let block: JSONValue = ["type": "text", "text": .string(words)]
@@ -211,7 +215,7 @@ struct FakeProcess {
 
     /// Warms the process; false where that failed.
     mutating func warm() throws -> Bool {
-        var warmup = ClaudeWarmup(baseURL: "http://upstream", retries: "3")
+        var warmup = ClaudeWarmup(upstream: "http://responder", baseURL: "http://upstream", retries: "3")
         var pending = Self.lines(warmup.start())
         while !pending.isEmpty {
             for line in try cli.take(pending.removeFirst()) {

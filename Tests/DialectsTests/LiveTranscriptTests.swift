@@ -19,7 +19,8 @@ import Testing
                 requests.append(try MessagesRequest.decode(request["body"] ?? nil))
             }
             isWarm = json["warm"]?.boolValue ?? false
-            warmup = ClaudeWarmup(baseURL: "http://127.0.0.1:6789/offline-upstream", retries: "2")
+            warmup = ClaudeWarmup(
+                upstream: "http://127.0.0.1:9876", baseURL: "http://127.0.0.1:6789/offline-upstream", retries: "2")
             if isWarm {
                 take(warmup.start())
             } else {

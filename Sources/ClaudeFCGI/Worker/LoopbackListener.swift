@@ -1,9 +1,9 @@
 import Glibc
 import Synchronization
 
-/// A server of HTTP on a port of this machine that keeps what is posted and answers 400 to everything.
+/// A server of HTTP on a port of this machine, for as long as a CLI is warmed or tried.
 ///
-/// For as long as a CLI is tried: it serves one connection after the other, each for one request.
+/// It serves one connection after the other, each for one request.
 final class LoopbackListener: Sendable {
     /// What was posted to `/v1/messages`.
     final class Bodies: Sendable {
@@ -43,16 +43,19 @@ final class LoopbackListener: Sendable {
     var address: String { "http://127.0.0.1:\(port)" }
 
     /// Serves on a thread of its own until ``close()``.
-    func serve() -> Bodies {
+    ///
+    /// - Parameter answer: Gives the event stream for what was posted to `/v1/messages`; nil refuses it with a 400, as all else is.
+    /// - Returns: What has been posted there.
+    @discardableResult func serve(_ answer: @escaping @Sendable ([UInt8]) -> [UInt8]?) -> Bodies {
         let bodies = Bodies()
-        BackgroundThread.start("proof-listener") { [self] in
+        BackgroundThread.start("listener") { [self] in
             while !isClosed.load(ordering: .relaxed) {
                 var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
                 guard unsafe poll(&entry, 1, 100) > 0 else { continue }
                 let connection = unsafe accept4(
                     descriptor, __SOCKADDR_ARG(__sockaddr__: nil), nil, CInt(SOCK_CLOEXEC.rawValue))
                 guard connection >= 0 else { continue }
-                answer(connection, bodies)
+                serve(connection, bodies, answer)
                 Glibc.close(connection)
             }
             Glibc.close(descriptor)
@@ -63,7 +66,7 @@ final class LoopbackListener: Sendable {
     /// Ends the thread.
     func close() { isClosed.store(true, ordering: .relaxed) }
 
-    private func answer(_ connection: CInt, _ bodies: Bodies) {
+    private func serve(_ connection: CInt, _ bodies: Bodies, _ answer: ([UInt8]) -> [UInt8]?) {
         var timeout = timeval(tv_sec: 5, tv_usec: 0)
         unsafe setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         var bytes: [UInt8] = []
@@ -78,15 +81,27 @@ final class LoopbackListener: Sendable {
             if head == nil { head = Self.head(of: bytes) }
         }
         guard let head, bytes.count >= head.bodyStart + head.length else { return }
+        var stream: [UInt8]?
         if head.line.hasPrefix("POST /v1/messages?") || head.line.hasPrefix("POST /v1/messages ") {
             let body = Array(bytes[head.bodyStart..<(head.bodyStart + head.length)])
             bodies.all.withLock { $0.append(body) }
+            stream = answer(body)
         }
-        let text = #"{"type":"error","error":{"type":"invalid_request_error","message":"This is a trial."}}"#
-        let reply = Array(
-            ("HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: \(text.utf8.count)\r\n"
-                + "Connection: close\r\n\r\n" + text).utf8)
-        _ = unsafe write(connection, reply, reply.count)
+        let reply =
+            if let stream { Self.reply("200 OK", "text/event-stream", stream) } else {
+                Self.reply("400 Bad Request", "application/json", Array(Self.refusal.utf8))
+            }
+        // It fits into the socket's buffer.
+        _ = unsafe send(connection, reply, reply.count, CInt(MSG_NOSIGNAL))
+    }
+
+    private static let refusal =
+        #"{"type":"error","error":{"type":"invalid_request_error","message":"This is a trial."}}"#
+
+    private static func reply(_ status: String, _ type: String, _ body: [UInt8]) -> [UInt8] {
+        let head =
+            "HTTP/1.1 \(status)\r\nContent-Type: \(type)\r\nContent-Length: \(body.count)\r\nConnection: close\r\n\r\n"
+        return Array(head.utf8) + body
     }
 
     /// The request line, where the body begins, and its length; nil before the header is whole.

@@ -78,6 +78,7 @@ struct RunPump: ~Copyable {
         let silenceEnd = ContinuousClock.now + Self.silencePatience
         perform(opening, &request, &reply, &delegate)
         var deadline = deadline
+        var hasLookedOnce = false
         while !conversation.isEnded {
             if isAnswered { deadline = min(deadline, .now + Self.reportPatience) }
             writeInput(&child)
@@ -96,8 +97,12 @@ struct RunPump: ~Copyable {
             ]
             let wake = min(min(deadline, delegate.nextBeat ?? deadline), isSilent ? silenceEnd : deadline)
             let left = wake - .now
-            // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
-            let ready = left <= .zero ? 0 : unsafe poll(&entries, nfds_t(entries.count), left.pollMilliseconds)
+            // Time is up: what has come meanwhile still counts, for this thread may have been held up. Once, for it could go on.
+            let isLastLook = left <= .zero && !hasLookedOnce
+            let ready =
+                left > .zero || isLastLook
+                ? unsafe poll(&entries, nfds_t(entries.count), max(left, .zero).pollMilliseconds) : 0
+            hasLookedOnce = isLastLook
             if ready < 0 { continue }
             if ready == 0 {
                 if ContinuousClock.now >= deadline { return isAnswered ? .ended : .timedOut }

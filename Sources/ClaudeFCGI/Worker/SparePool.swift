@@ -2,6 +2,9 @@
 //
 // A request takes one that waits; the thread `spares` starts the next, when no request of this responder waits for its first
 // piece, so that a start costs none of them anything. A spare serves one conversation and ends with it.
+//
+// All are warm, but for one where a request came lately that a warm process can't take (`RunRequest.fitsWarmProcess`): the next
+// of its kind finds one that is only started, which saves it three quarters of the wait.
 
 import Admission
 import CLinux
@@ -41,9 +44,16 @@ final class SparePool: Sendable {
     /// How long it waits in all for such a pause; a busy service may have none.
     private static let quietPatience = Duration.milliseconds(300)
 
+    /// How long a request that a warm process can't take keeps one for the next: where there are others, and where it is the only
+    /// one, which chats then take as well.
+    private static let plainMemory = Duration.seconds(600)
+    private static let onlyPlainMemory = Duration.seconds(60)
+
     private struct State {
         var spares: [SpareProcess] = []
         var isDraining = false
+        /// When the last request came that a warm process can't take.
+        var lastPlainRequest: ContinuousClock.Instant?
     }
 
     private let launcher: ClaudeLauncher
@@ -78,7 +88,10 @@ final class SparePool: Sendable {
         while true {
             let spare = state.withLock { state -> SpareProcess? in
                 // A warm one has been told what only the first line can say.
-                let index = state.spares.firstIndex { !$0.isWarm || plan.request.fitsWarmProcess }
+                let isPlain = !plan.request.fitsWarmProcess
+                if isPlain { state.lastPlainRequest = .now }
+                let index =
+                    state.spares.firstIndex { $0.isWarm != isPlain } ?? (isPlain ? nil : state.spares.indices.first)
                 return index.map { state.spares.remove(at: $0) }
             }
             guard let spare else { return nil }
@@ -178,8 +191,10 @@ final class SparePool: Sendable {
     private func refill() -> Bool {
         guard let identity = launcher.currentIdentity else { return false }
         let kind = proof.kind(identity)
+        let share = share
+        let isPlain = state.withLock { Self.wantsPlain($0, share: share) }
         do throws(SpareFailure) {
-            let spare = try launcher.startSpare(kind, patience: Self.patience, starting)
+            let spare = try launcher.startSpare(kind, isPlain: isPlain, patience: Self.patience, starting)
             let isKept = state.withLock { state in
                 guard !state.isDraining else { return false }
                 state.spares.append(spare)
@@ -197,6 +212,13 @@ final class SparePool: Sendable {
     private var isWanted: Bool {
         let count = state.withLock { $0.isDraining ? Int.max : $0.spares.count }
         return count < share && !IdleMemory.isShort(settings)
+    }
+
+    /// Whether one is wanted that is only started, and there is none.
+    private static func wantsPlain(_ state: State, share: Int) -> Bool {
+        guard let last = state.lastPlainRequest else { return false }
+        return ContinuousClock.now - last < (share > 1 ? plainMemory : onlyPlainMemory)
+            && state.spares.allSatisfy { $0.isWarm }
     }
 
     /// This responder's part of SPARES: all are shared out, none twice.
@@ -217,14 +239,17 @@ final class SparePool: Sendable {
         }
     }
 
-    /// Ends spares that are old, dead, of another CLI file, or more than there may be or the memory allows.
+    /// Ends spares that are old, dead, of another CLI file, or more than there may be or the memory allows, and a warm one where
+    /// it takes the place of one that is only to be started.
     ///
     /// - Returns: Whether one had ended by itself.
     private func removeUnfit() -> Bool {
         let identity = launcher.currentIdentity
-        let limit = IdleMemory.isShort(settings) ? 0 : share
+        let share = share
+        let isShort = IdleMemory.isShort(settings)
         let now = ContinuousClock.now
         let unfit = state.withLock { state in
+            let limit = isShort ? 0 : share - (Self.wantsPlain(state, share: share) ? 1 : 0)
             var kept: [SpareProcess] = []
             var unfit: [SpareProcess] = []
             for spare in state.spares {

@@ -5,6 +5,8 @@ import ProcessControl
 /// Why no spare could be had; for the log and for `claude-fcgi check`.
 struct SpareFailure: Error {
     let cause: String
+    /// Whether it was the machine's: the next one may do better.
+    var mayPass = false
 }
 
 /// A CLI process that waits for its first request.
@@ -62,9 +64,11 @@ final class SpareProcess: @unchecked Sendable {
 
 extension ClaudeLauncher {
     /// Starts a spare, and warms it where that is wanted.
+    ///
+    /// - Parameter isPlain: Whether it is left as it is, whatever its kind.
     @available(*, noasync, message: "blocks until the spare is ready")
     func startSpare(
-        _ kind: SpareKind, patience: Duration, _ starting: SpareStart
+        _ kind: SpareKind, isPlain: Bool = false, patience: Duration, _ starting: SpareStart
     ) throws(SpareFailure) -> SpareProcess {
         guard let path = ClaudeLocator.path(settings), let identity = Files.identity(path) else {
             throw SpareFailure(cause: "there is no CLI")
@@ -81,37 +85,46 @@ extension ClaudeLauncher {
         starting.begin(process.child.pid)
         defer { starting.end() }
         var lines = LineBuffer(limitBytes: RunPump.lineLimitBytes)
-        if kind != .started {
-            do throws(SpareFailure) {
-                try warm(&process, &lines, retries: plan.retries, patience: patience) { starting.look() }
-            } catch {
-                // Its number may be another's once it has been reaped.
-                starting.end()
-                _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
-                process.remains.remove()
-                throw error
-            }
+        let isWarm = kind != .started && !isPlain
+        do throws(SpareFailure) {
+            try ready(&process, &lines, isWarm: isWarm, retries: plan.retries, patience: patience) { starting.look() }
+        } catch {
+            // Its number may be another's once it has been reaped.
+            starting.end()
+            _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
+            process.remains.remove()
+            throw error
         }
         return SpareProcess(
-            process, lines, isWarm: kind != .started, identity: identity,
+            process, lines, isWarm: isWarm, identity: identity,
             defaultModel: environment.value("ANTHROPIC_MODEL"))
     }
 
-    /// Makes a process ready that has just been started.
+    /// Waits until a process that has just been started is ready.
     ///
-    /// - Parameter look: Called several times a second meanwhile.
-    func warm(
-        _ process: inout ClaudeProcess, _ lines: inout LineBuffer, retries: Int, patience: Duration,
-        look: () -> Void = {}
+    /// - Parameters:
+    ///   - isWarm: Whether it is warmed; else it is only up.
+    ///   - look: Called several times a second meanwhile.
+    func ready(
+        _ process: inout ClaudeProcess, _ lines: inout LineBuffer, isWarm: Bool = true, retries: Int,
+        patience: Duration, look: () -> Void = {}
     ) throws(SpareFailure) {
-        var warmup = ClaudeWarmup(baseURL: environment.value("ANTHROPIC_BASE_URL"), retries: String(retries))
+        let listener = isWarm ? LoopbackListener() : nil
+        if isWarm, listener == nil { throw SpareFailure(cause: "no port on loopback", mayPass: true) }
+        listener?.serve { WarmupUpstream.answer(to: $0) }
+        defer { listener?.close() }
+        var warmup = ClaudeWarmup(
+            upstream: listener?.address, baseURL: environment.value("ANTHROPIC_BASE_URL"), retries: String(retries))
+        let deadline = ContinuousClock.now + patience
         let isDone = ClaudeDialogue.run(
-            &process.child, &lines, opening: warmup.start(), deadline: .now + patience, look: look
+            &process.child, &lines, opening: warmup.start(), deadline: deadline, look: look
         ) { bytes, range in
             (warmup.receive(bytes, in: range), warmup.isReady)
         }
         guard isDone, warmup.isReady else {
-            throw SpareFailure(cause: warmup.failure ?? "it was not ready within \(Int(patience.components.seconds)) s")
+            if let cause = warmup.failure { throw SpareFailure(cause: cause) }
+            guard deadline < .now else { throw SpareFailure(cause: "it ended") }
+            throw SpareFailure(cause: "it was not ready within \(Int(patience.components.seconds)) s", mayPass: true)
         }
     }
 }

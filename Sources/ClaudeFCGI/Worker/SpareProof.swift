@@ -24,10 +24,16 @@ final class SpareProof: Sendable {
     private struct Known {
         var identity: Files.Identity
         var kind: SpareKind
+        /// When it is tried again; nil for never.
+        var end: ContinuousClock.Instant?
     }
 
     /// A start, a warming and one turn, on a busy machine.
     private static let patience = Duration.seconds(30)
+    /// How long a trial that came to nothing counts: the machine may have been too busy.
+    private static let doubt = Duration.seconds(300)
+    /// What is remembered of another way of warming does not count.
+    private static let version = 2
 
     private let launcher: ClaudeLauncher
     private let logger: Logger
@@ -45,9 +51,15 @@ final class SpareProof: Sendable {
     @available(*, noasync, message: "blocks while it is tried")
     func kind(_ identity: Files.Identity) -> SpareKind {
         guard isPossible else { return .started }
-        if let known = known.withLock({ $0 }), known.identity == identity { return known.kind }
-        let kind = readCache(identity) ?? prove(identity) ?? .started
-        known.withLock { $0 = Known(identity: identity, kind: kind) }
+        let now = ContinuousClock.now
+        if let known = known.withLock({ $0 }), known.identity == identity, known.end.map({ now < $0 }) ?? true {
+            return known.kind
+        }
+        let proved = readCache(identity) ?? prove(identity)
+        let kind = proved ?? .started
+        known.withLock {
+            $0 = Known(identity: identity, kind: kind, end: proved == nil ? .now + Self.doubt : nil)
+        }
         return kind
     }
 
@@ -55,7 +67,8 @@ final class SpareProof: Sendable {
 
     private func readCache(_ identity: Files.Identity) -> SpareKind? {
         guard let text = try? Files.read(cachePath, limitBytes: 65536),
-            let json = try? JSONParser.parse(Array(text.utf8)), json["cli"]?.stringValue == identity.description
+            let json = try? JSONParser.parse(Array(text.utf8)), json["cli"]?.stringValue == identity.description,
+            json["version"]?.intValue == Self.version
         else { return nil }
         return json["spares"]?.stringValue.flatMap { SpareKind(rawValue: $0) }
     }
@@ -65,12 +78,14 @@ final class SpareProof: Sendable {
         do throws(SpareFailure) {
             kind = try tried()
         } catch {
-            // It may pass: not remembered beyond this process.
+            // It may pass.
             logger.warning("spares can't be warmed now", metadata: [LogKey.errorCause: "\(error.cause)"])
             return nil
         }
         if kind == .started { logger.notice("this CLI's spares can't be warmed: they are only started") }
-        let json: JSONValue = ["cli": .string(identity.description), "spares": .string(kind.rawValue)]
+        let json: JSONValue = [
+            "version": .integer(Self.version), "cli": .string(identity.description), "spares": .string(kind.rawValue),
+        ]
         try? Files.replace(cachePath, with: JSONWriter.bytes(json))
         return kind
     }
@@ -80,7 +95,7 @@ final class SpareProof: Sendable {
     func tried() throws(SpareFailure) -> SpareKind {
         do throws(SpareFailure) {
             if try sendsTheSame(.tuned) { return .tuned }
-        } catch {
+        } catch  where !error.mayPass {
             logger.notice("spares are not tuned", metadata: [LogKey.errorCause: "\(error.cause)"])
         }
         return try sendsTheSame(.warm) ? .warm : .started
@@ -89,7 +104,9 @@ final class SpareProof: Sendable {
     /// - Returns: Whether a warm process sent what a fresh one would have sent.
     @available(*, noasync, message: "blocks")
     private func sendsTheSame(_ kind: SpareKind) throws(SpareFailure) -> Bool {
-        guard let listener = LoopbackListener() else { throw SpareFailure(cause: "no port on loopback") }
+        guard let listener = LoopbackListener() else {
+            throw SpareFailure(cause: "no port on loopback", mayPass: true)
+        }
         var plan = LaunchPlan(RunRequest(turns: []), roots: [])
         plan.retries = 0
         plan.isTuned = kind == .tuned
@@ -104,8 +121,8 @@ final class SpareProof: Sendable {
             process.remains.remove()
         }
         var lines = LineBuffer(limitBytes: RunPump.lineLimitBytes)
-        try launcher.warm(&process, &lines, retries: 0, patience: Self.patience)
-        let bodies = listener.serve()
+        try launcher.ready(&process, &lines, retries: 0, patience: Self.patience)
+        let bodies = listener.serve { _ in nil }
         var proof = ClaudeProof(listener: listener.address)
         _ = ClaudeDialogue.run(&process.child, &lines, opening: proof.start(), deadline: .now + Self.patience) {
             (proof.receive($0, in: $1), proof.isOver)

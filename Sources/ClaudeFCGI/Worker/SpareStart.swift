@@ -12,6 +12,7 @@ final class SpareStart: Sendable {
     private struct State {
         /// The process group; 0 for none.
         var group: pid_t = 0
+        var isHeldUp = false
         var pausedSince: ContinuousClock.Instant?
         var delay = Duration.zero
     }
@@ -19,7 +20,12 @@ final class SpareStart: Sendable {
     private let state = Mutex(State())
 
     /// The process has been started.
-    func begin(_ group: pid_t) { state.withLock { $0 = State(group: group) } }
+    func begin(_ group: pid_t) {
+        state.withLock { state in
+            state = State(group: group, isHeldUp: state.isHeldUp)
+            Self.stop(&state)
+        }
+    }
 
     /// It is ready, or has failed; it runs.
     func end() {
@@ -32,14 +38,18 @@ final class SpareStart: Sendable {
     /// A request waits.
     func pause() {
         state.withLock { state in
-            guard state.group > 1, state.pausedSince == nil, state.delay < Self.longestDelay else { return }
-            guard kill(-state.group, SIGSTOP) == 0 else { return }
-            state.pausedSince = .now
+            state.isHeldUp = true
+            Self.stop(&state)
         }
     }
 
     /// None does any more.
-    func goOn() { state.withLock { Self.goOn(&$0) } }
+    func goOn() {
+        state.withLock { state in
+            state.isHeldUp = false
+            Self.goOn(&state)
+        }
+    }
 
     /// To be called every so often between ``begin(_:)`` and ``end()``.
     func look() {
@@ -47,6 +57,13 @@ final class SpareStart: Sendable {
             guard let since = state.pausedSince, state.delay + (.now - since) > Self.longestDelay else { return }
             Self.goOn(&state)
         }
+    }
+
+    private static func stop(_ state: inout State) {
+        guard state.isHeldUp, state.group > 1, state.pausedSince == nil, state.delay < longestDelay,
+            kill(-state.group, SIGSTOP) == 0
+        else { return }
+        state.pausedSince = .now
     }
 
     private static func goOn(_ state: inout State) {

@@ -106,7 +106,7 @@ extension ClaudeConversation {
             }
             if !request.offeredTools.isEmpty {
                 lines += ask(
-                    .servers, Self.servers([ToolNames.server: ["type": "sdk", "name": .string(ToolNames.server)]]))
+                    .servers, Self.servers([ToolNames.server: ToolNames.ownServer]))
             }
         }
         if let settings {
@@ -131,7 +131,8 @@ extension ClaudeConversation {
         return ClaudeLine.control(step.rawValue, request)
     }
 
-    private static func servers(_ servers: JSONValue) -> JSONObject {
+    /// The request by which the CLI has these MCP servers and no others.
+    static func servers(_ servers: JSONValue) -> JSONObject {
         JSONObject([("subtype", "mcp_set_servers"), ("servers", servers)])
     }
 

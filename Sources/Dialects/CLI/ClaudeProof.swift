@@ -63,9 +63,9 @@ public struct ClaudeProof: Sendable {
             ?? (body["system"]?.arrayValue ?? []).map { $0["text"]?.stringValue ?? "" }
         // What the CLI says by itself: a block before the user's, or in newer ones a message of the role `system`.
         let messages = (body["messages"]?.arrayValue ?? []).filter { $0["role"] != "system" }
-        guard system.contains(where: { $0.contains(mark) }), messages.count == 1, messages[0]["role"] == "user" else {
-            return false
-        }
+        guard system.contains(where: { $0.contains(mark) }), (body["tools"]?.arrayValue ?? []).isEmpty,
+            messages.count == 1, messages[0]["role"] == "user"
+        else { return false }
         if let text = messages[0]["content"]?.stringValue { return text == prompt }
         let blocks = (messages[0]["content"]?.arrayValue ?? []).filter { block in
             block["text"]?.stringValue?.hasPrefix("<system-reminder>") != true

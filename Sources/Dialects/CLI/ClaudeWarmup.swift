@@ -1,40 +1,44 @@
 // Makes a process ready before there is a request, as a state machine without I/O.
 //
-//   initialize ──> offline ──> turn ──> rewind ──> restore ──> ready          each step when the one before is answered
+//   initialize ──> upstream ──> tools ──> turn ──> rewind ──> clear ──> restore ──> ready      each when the one before is answered
 //
-// The first turn of a process takes the CLI several times as long as any later one. So a spare has one behind it that failed:
-// its upstream is a closed port of this machine, nothing leaves it. Then the turn is taken back, and the CLI is as it was
-// (seen with CLI 2.1.251 and 2.1.332: the request behind it is the same as a fresh process's, byte for byte).
+// What a process does for the first time takes the CLI several times as long as any later time. So a spare has a turn behind it,
+// with a call of a tool and its result, as callers make them. Its upstream is the responder itself (``WarmupUpstream``): nothing
+// leaves the machine, nothing costs anything. Then the turn is taken back, and the CLI is as it was (seen with CLI 2.1.251 and
+// 2.1.332: the request behind it is the same as a fresh process's, byte for byte).
 
 /// The warming of one spare CLI process.
 public struct ClaudeWarmup: Sendable {
     private enum Step: String {
-        case initialize, offline, turn, rewind, restore, ready, failed
+        case initialize, upstream, tools, turn, rewind, clear, restore, ready, failed
     }
 
-    /// A port that nothing listens at: TCP's own multiplexer, which no one serves.
-    static let nowhere = "http://127.0.0.1:1"
     /// The turn's id, by which it is taken back.
     static let turnID = "00000000-0000-4000-8000-000000000001"
 
+    private let upstream: String?
     private let baseURL: String?
     private let retries: String?
     private var step = Step.initialize
+    private var tools = ToolServer([WarmupUpstream.tool])
+    private var areToolsTaken = false
     /// Why the process can't be used; for the log.
     public private(set) var failure: String?
 
     /// A warming that begins with ``start()``.
     ///
     /// - Parameters:
+    ///   - upstream: The base URL at which a ``WarmupUpstream`` answers; nil for a process that is only to be up and is told nothing.
     ///   - baseURL: The ANTHROPIC_BASE_URL that the process was started with; nil for none.
     ///   - retries: Its CLAUDE_CODE_MAX_RETRIES.
-    public init(baseURL: String?, retries: String?) {
+    public init(upstream: String?, baseURL: String?, retries: String?) {
+        self.upstream = upstream
         self.baseURL = baseURL
         self.retries = retries
     }
 
     /// Whether all that a CLI with this environment asks goes to ANTHROPIC_BASE_URL, and directly: a proxy would be handed
-    /// the failing turn, with the account's key (seen with CLI 2.1.251 and 2.1.332: HTTPS_PROXY as well).
+    /// the turn, with the account's key (seen with CLI 2.1.251 and 2.1.332: HTTPS_PROXY as well).
     public static func isPossible(environment: [String: String]) -> Bool {
         !environment.contains { name, value in
             guard !value.isEmpty, value != "0", value.lowercased() != "false" else { return false }
@@ -48,12 +52,16 @@ public struct ClaudeWarmup: Sendable {
         "ANTHROPIC_UNIX_SOCKET",
     ]
 
-    /// Whether the process is ready for a ``ClaudeConversation`` that enters it warm.
+    /// Whether the process is ready for a ``ClaudeConversation``, which enters it warm if there was an upstream.
     public var isReady: Bool { step == .ready }
 
     /// The first lines.
     public mutating func start() -> [ClaudeConversation.Action] {
-        [
+        if upstream == nil {
+            step = .restore
+            return [ask(JSONObject([("subtype", "apply_flag_settings"), ("settings", [:])]))]
+        }
+        return [
             ask(
                 JSONObject([
                     ("subtype", "initialize"), ("hooks", nil), ("systemPrompt", [""]), ("systemPromptSnapshot", false),
@@ -69,8 +77,10 @@ public struct ClaudeWarmup: Sendable {
         case "control_response": return answered(line["response"])
         case "result":
             guard step == .turn else { return [] }
-            // An answer would have come from an upstream, and cost something.
-            guard line["is_error"]?.boolValue == true else { return fail("its turn did not fail") }
+            guard line["is_error"]?.boolValue == false, tools.hasAnswered(WarmupUpstream.callID) else {
+                let words = (line["result"]?.stringValue ?? "").prefix(ClaudeConversation.quotedCharacters)
+                return fail("its turn failed: \(words)")
+            }
             step = .rewind
             return [
                 ask(
@@ -79,12 +89,16 @@ public struct ClaudeWarmup: Sendable {
                     ]))
             ]
         case "control_request":
-            return [
-                .write(
-                    ClaudeLine.reply(
-                        to: line["request_id"],
-                        JSONObject([("subtype", "error"), ("error", "not supported by this host")])))
-            ]
+            guard line["request"]?["subtype"] == "mcp_message" else {
+                return [
+                    .write(
+                        ClaudeLine.reply(
+                            to: line["request_id"],
+                            JSONObject([("subtype", "error"), ("error", "not supported by this host")])))
+                ]
+            }
+            let answer = tools.answer(line).map { [ClaudeConversation.Action.write($0)] } ?? []
+            return answer + askIfReady()
         default: return []
         }
     }
@@ -105,15 +119,21 @@ public struct ClaudeWarmup: Sendable {
         switch step {
         case .initialize:
             if let error = ClaudeConversation.versionError(response?["response"]) { return fail(error.message) }
-            step = .offline
-            return [askSettings(baseURL: Self.nowhere, retries: "0")]
-        case .offline:
-            step = .turn
-            return [.write(ClaudeLine.user([RunRequest.Turn.text("Hi")], uuid: Self.turnID))]
+            step = .upstream
+            return [askSettings(baseURL: upstream, retries: "0")]
+        case .upstream:
+            step = .tools
+            return [ask(ClaudeConversation.servers([ToolNames.server: ToolNames.ownServer]))]
+        case .tools:
+            areToolsTaken = true
+            return askIfReady()
         case .rewind:
             guard response?["response"]?["rewound"]?.boolValue == true else {
                 return fail("its turn could not be taken back")
             }
+            step = .clear
+            return [ask(ClaudeConversation.servers([:]))]
+        case .clear:
             step = .restore
             return [askSettings(baseURL: baseURL, retries: retries)]
         case .restore:
@@ -121,6 +141,15 @@ public struct ClaudeWarmup: Sendable {
             return []
         case .turn, .ready, .failed: return []
         }
+    }
+
+    /// Asks the model, once the CLI has the tool.
+    private mutating func askIfReady() -> [ClaudeConversation.Action] {
+        guard step == .tools, areToolsTaken, tools.isListed else { return [] }
+        step = .turn
+        // The result is there before the call.
+        _ = tools.give([(WarmupUpstream.callID, ["content": [RunRequest.Turn.text("It is.")]])])
+        return [.write(ClaudeLine.user([RunRequest.Turn.text("Hi")], uuid: Self.turnID))]
     }
 
     /// Told apart from the ids of a conversation's lines, which may follow at once.

@@ -6,6 +6,8 @@
 enum ToolNames {
     /// The MCP server by which the caller's tools are offered.
     static let server = "client"
+    /// That server as the CLI is told of it: it is the one that writes to the CLI's pipes.
+    static let ownServer: JSONValue = ["type": "sdk", "name": .string(server)]
     /// The CLI's own tool for structured output.
     static let structuredOutput = "StructuredOutput"
     /// The Messages API's limit.
