@@ -35,10 +35,11 @@ class ByHand:
     def close(self):
         self._directory.cleanup()
 
-    def ask(self, turns, system="You are brief.", tools=(), until="result", model="sonnet"):
+    def ask(self, turns, system="You are brief.", tools=(), until="result", model="sonnet", schema=None):
         """Puts a conversation to a fresh process.
 
         - turns: (role, text or blocks), the last one the user's.
+        - schema: a JSON Schema for the answer.
         - until: the line or stream event that ends the measurement: a tool call's message ends with `message_stop`.
         """
         environment = dict(self.environment)
@@ -47,8 +48,8 @@ class ByHand:
         reading = Reading()
         began = time.perf_counter()
         process = subprocess.Popen(
-            [self.cli, *ARGUMENTS, "--system-prompt", system, "--model", model], cwd=self._directory.name, env=environment,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+            [self.cli, *ARGUMENTS, "--system-prompt", system, "--model", model, *(["--json-schema", json.dumps(schema)] if schema else [])],
+            cwd=self._directory.name, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             for role, content in turns[:-1]:
                 self._write(process, role, content, shouldQuery=False)

@@ -11,6 +11,7 @@ TOOL = {"name": "lookup", "description": "Looks a word up.", "input_schema": {
     "type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}}
 TOOL_OPENAI = {"type": "function", "function": {
     "name": "lookup", "description": TOOL["description"], "parameters": TOOL["input_schema"]}}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 BARS = {"spare": 0.25, "live": 0.08}
 # What else a conversation can have; all of it is told to a process that is there already.
 VARIANTS = {
@@ -34,6 +35,8 @@ def run(figures, options):
                 if way == "live":
                     for variant in VARIANTS:
                         conversations(figures, options, running, hand, way, 0, variant)
+                if way == "spare":
+                    structured(figures, options, running, hand)
                 for pause in (False, True) if way == "live" else (False,):
                     tools(figures, options, running, hand, way, pause)
             finally:
@@ -74,6 +77,28 @@ def conversations(figures, options, running, hand, way, turns, variant=None):
                 figures.ratio(
                     subject, f"{dialect}, {'request' if kind == 'first' else 'next turn'}, {which}", series[f"{dialect} {kind}"][index],
                     series[base][index], "claude -p by hand", "s", bar if reaches and index == 0 else None)
+
+
+def structured(figures, options, running, hand):
+    """A request with a JSON Schema: its caller gets the answer when the CLI has found that it fits."""
+    series = {"hand": [], **{str(dialect): [] for dialect in CHATS}}
+    for count in range(options.runs + 1):
+        prompt = f'[[json={{"city": "Paris"}}]] {count}'
+        settle(running)
+        rounds = {"hand": hand.ask([("user", prompt)], SYSTEM, schema=SCHEMA)}
+        for dialect in CHATS:
+            settle(running)
+            asked = dialect.body(prompt, SYSTEM)
+            if dialect is OPENAI:
+                asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}}
+            else:
+                asked["output_config"] = {"format": {"type": "json_schema", "schema": SCHEMA}}
+            rounds[str(dialect)] = ask(running, dialect, asked)
+        if count:
+            for name, reading in rounds.items():
+                series[name].append(reading.end)
+    for dialect in CHATS:
+        figures.ratio("an answer that fits a schema, spare", f"{dialect}, end", series[str(dialect)], series["hand"], "claude -p by hand", "s")
 
 
 def body(dialect, prompt, past, system, tools=None, **more):

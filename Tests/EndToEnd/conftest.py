@@ -26,7 +26,7 @@ CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
 # The wheel that carries the program's ClaudeVersion.minimum, and the files that rest on what the CLI does.
 OLDEST_WHEEL = "0.2.148"
 CLI_FILES = {f"test_{name}.py" for name in (
-    "clients sdks tools tool_schemas parameters structured_output media conversations responses errors upstream_errors security").split()}
+    "clients sdks tools tool_schemas parameters structured_output media conversations responses errors upstream_errors security spares live").split()}
 # What callers see of processes that waited for them.
 WAITING_FILES = {f"test_{name}.py" for name in "clients sdks tools tool_schemas parameters structured_output media conversations responses".split()}
 # What is killed, breaks or is left, while others wait: whole files, and of some the tests that say so.

@@ -326,6 +326,46 @@ def _said(dialect, answer):
     return answer.json()["stop_reason"], blocks, answer.json()["usage"]
 
 
+def structured(text):
+    """A request that only a process can take which has been told nothing."""
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+    return ANTHROPIC.body(
+        f'[[json={{"city": "Rome"}}]] {text}', system="Be terse.", output_config={"format": {"type": "json_schema", "schema": schema}})
+
+
+@pytest.mark.parametrize("spares", [1, 2])
+def test_a_schema_finds_a_spare_once_one_has_come(none, mark, spares):
+    counted = {"model": "sonnet", "messages": [{"role": "user", "content": "How many tokens is this?"}]}
+    with Service(SPARES=spares, MEMORY_HEADROOM=1, RESPONDERS=1, LIVE_MAX=0) as service:
+        before = ready(service, spares)
+
+        def taken(path, body):
+            """What the request said, and whether it took a spare."""
+            nonlocal before
+            answer = service.post(path, body)
+            assert answer.status_code == 200, answer.text
+            took = process_of(service, answer) in before
+            # A spare has made room for one of another kind, or one was taken.
+            until(lambda: (now := ready(service, spares)) != before and now, 60, "other spares")
+            before = ready(service, spares)
+            return answer, took
+
+        first, took = taken("/v1/messages", structured("first"))
+        assert not took
+        for text in (f"{mark}-2", f"{mark}-3"):
+            answer, took = taken("/v1/messages", structured(text))
+            assert took and answer.json()["content"] == first.json()["content"]
+            fresh = none.post("/v1/messages", structured(text))
+            assert fresh.json()["content"] == first.json()["content"]
+            bodies = [[sent(entry["body"]) for entry in which.recorded(text)] for which in (service, none)]
+            assert bodies[0] == bodies[1] and bodies[0]
+        # With one spare it is a chat's as well; with two the other one is warm.
+        for text in ("[[say=hi]]", "[[say=ho]]"):
+            answer, took = taken(OPENAI.path, OPENAI.body(text))
+            assert took and OPENAI.text(answer.json()) == text[6:8]
+        assert taken("/v1/messages/count_tokens", counted)[1]
+
+
 def test_tokens_are_counted(spare, none):
     body = {"model": "sonnet", "system": "Be terse.", "messages": [{"role": "user", "content": "How many tokens is this?"}], "tools": [TOOL]}
     answers = [service.post("/v1/messages/count_tokens", body) for service in (spare, none)]
