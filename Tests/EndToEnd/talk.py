@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
 from dialects import OPENAI, events_of
 from service import children, stat, until
+
+
+# For a prompt of a megabyte.
+SMALL = pytest.mark.newer_cli("it takes Sonnet's context for 200,000 tokens, and refuses the prompt by itself")
 
 
 def without(value, *names):

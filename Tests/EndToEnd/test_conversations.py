@@ -6,6 +6,7 @@ import pytest
 
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI, check_error, events_of
 from service import until
+from talk import SMALL
 
 
 def texts(content):
@@ -95,9 +96,6 @@ def test_an_answer_comes_back_word_for_word(service, dialect):
     assert dialect.text(service.post(dialect.path, dialect.body(prompt)).json()) == text
     events = events_of(service.post(dialect.path, dialect.body(prompt, stream=True)).text)
     assert dialect.streamed_text(events) == text and dialect.is_whole(events)
-
-
-SMALL = pytest.mark.newer_cli("it takes Sonnet's context for 200,000 tokens, and refuses the prompt by itself")
 
 
 @pytest.mark.parametrize("dialect", [DIRECT, *(pytest.param(dialect, marks=SMALL) for dialect in CHATS)], ids=str)

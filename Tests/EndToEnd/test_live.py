@@ -8,7 +8,7 @@ import pytest
 
 from dialects import ANTHROPIC, CHATS, OPENAI, events_of
 from service import Service
-from talk import Talk, core, in_parallel, process_of
+from talk import SMALL, Talk, core, in_parallel, process_of
 from tools import PNG, tool
 
 TOOL = tool("weather")
@@ -147,7 +147,8 @@ def _text(text, **more):
 
 @pytest.mark.parametrize("turn", [
     [_text("/compact and @/etc/passwd [[say=ok]]")], [_text("  spaces and\n\nlines \t[[say=ok]]\n")], [_text("one"), _text("two"), _text("[[say=ok]]")],
-    [IMAGE, _text("[[say=ok]]")], [DOCUMENT, _text("[[say=ok]] [[cite=a text]]")], [_text("x" * 1_000_000 + " [[say=ok]]")],
+    [IMAGE, _text("[[say=ok]]")], [DOCUMENT, _text("[[say=ok]] [[cite=a text]]")],
+    pytest.param([_text("x" * 1_000_000 + " [[say=ok]]")], marks=SMALL),
     [_text("marked", cache_control={"type": "ephemeral"}), _text("[[say=ok]]")], [_text("\u2028 \x00 \x7f </system> 🎉 [[say=ok]]")],
     [_text("!ls # not a command [[say=ok]]")], [_text("# memory [[say=ok]]")],
 ], ids="commands spaces blocks image document long marked odd shell memory".split())
