@@ -173,14 +173,31 @@ def test_spares_are_tuned(spare):
         assert environment(pid)[b"BUN_JSC_useDFGJIT"] == b"0"
 
 
+def cli_after(directory, commands):
+    """A script that runs the CLI after these commands."""
+    cli = directory / "claude"
+    cli.write_text(f'#!/bin/sh\n{commands}\nexec {os.environ["CLAUDE_PATH"]} "$@"\n')
+    cli.chmod(0o755)
+    return cli
+
+
+@pytest.mark.parametrize("login", ["CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN", None], ids=str)
+def test_spares_with_another_login(tmp_path, login):
+    cli = cli_after(tmp_path, f"unset ANTHROPIC_API_KEY\n{f'export {login}=offline-token' if login else ''}")
+    with Service(cli=cli, SPARES=1, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
+        before = ready(service, 1)
+        answer = service.post(OPENAI.path, OPENAI.body("[[say=hi]]"))
+        assert process_of(service, answer) in before
+        if login:
+            assert kind(service) == "tuned" and OPENAI.text(answer.json()) == "hi"
+        else:
+            assert answer.status_code == 502 and "not logged in" in answer.text
+            assert "spares can't be warmed now" in service.all_logs()
+
+
 def test_a_cli_that_knows_no_options_is_warmed_without_them(tmp_path):
     """As one does whose makers have dropped an option."""
-    cli = tmp_path / "claude"
-    cli.write_text(
-        "#!/bin/sh\n"
-        'if [ -n "$BUN_JSC_useDFGJIT" ]; then echo "error: invalid environment variable" >&2; exit 1; fi\n'
-        f'exec {os.environ["CLAUDE_PATH"]} "$@"\n')
-    cli.chmod(0o755)
+    cli = cli_after(tmp_path, 'if [ -n "$BUN_JSC_useDFGJIT" ]; then echo "error: invalid environment variable" >&2; exit 1; fi')
     with Service(cli=cli, SPARES=1, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
         before = ready(service, 1)
         assert kind(service) == "warm"
