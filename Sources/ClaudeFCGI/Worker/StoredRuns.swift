@@ -39,7 +39,7 @@ final class StoredRuns: Sendable {
 
     private static func isAlive(_ run: StoredRun) -> Bool {
         guard let pid = run.runnerPID else { return true }
-        return ProcessIdentity.startTime(of: pid) == run.runnerStartTime
+        return ProcessIdentity.isAlive(pid, startTime: run.runnerStartTime)
     }
 
     static let missing = APIError(
@@ -53,7 +53,7 @@ final class StoredRuns: Sendable {
         let failed = try use { store throws(SessionStoreError) in
             try store.failAbandoned(
                 now: WallClock.now.seconds,
-                isAlive: { pid, startTime in ProcessIdentity.startTime(of: pid) == startTime }, error: json)
+                isAlive: { pid, startTime in ProcessIdentity.isAlive(pid, startTime: startTime) }, error: json)
         }
         for id in failed { RunEventReader.end(path: eventsPath(id), with: error) }
     }
