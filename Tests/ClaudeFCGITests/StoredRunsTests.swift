@@ -57,4 +57,20 @@ private final class Bench {
         #expect(try bench.events("one").contains("id: 2\nevent: error\n"))
         #expect(responder.waitForExit(timeout: .seconds(10)) == .signaled(number: SIGKILL))
     }
+
+    /// Who was about to fail it may have died between the two.
+    @Test func `a run whose stream has its end and whose row does not fails`() throws {
+        let bench = try Bench()
+        let events = "id: 1\nevent: error\ndata: {}\n\n"
+        try bench.begin("one", pid: pid_t.max, events: events)
+        #expect(try bench.runs.run("one", owner: "k").state == .failed)
+        #expect(try bench.events("one") == events)
+    }
+
+    @Test func `a run without events fails all the same`() throws {
+        let bench = try Bench()
+        try bench.begin("one", pid: pid_t.max)
+        Files.remove(bench.runs.eventsPath("one"))
+        #expect(try bench.runs.run("one", owner: "k").state == .failed)
+    }
 }
