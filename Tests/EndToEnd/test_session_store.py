@@ -182,14 +182,27 @@ def test_deleting_takes_every_file_along(kept, mark):
     assert (place / "made").exists()
     assert (kept.state_dir / "transcripts" / f"{cli}.jsonl").exists(), transcripts(kept)
     assert not list((config_dir(kept) / "projects").rglob(f"{cli}.jsonl")), "the transcript was copied, not moved"
-    # A run that still has its place is left to remove its session's files itself.
-    until(lambda: ask(kept, "GET", "/health").json()["queue"]["processing"] == 0, 20, "the end of the run")
     answer = delete(kept, id)
     assert answer.status_code == 200 and answer.json() == {"message": "Session deleted", "sessionId": id}
-    assert not place.exists() and not traces(kept, id, cli)
+    # A run that still has its place removes them itself, a moment later.
+    until(lambda: not place.exists() and not traces(kept, id, cli), 20, "the removal of its files")
     refused(delete(kept, id), 404, "session_not_found")
     refused(ask(kept, "GET", f"/api/sessions/{id}"), 404, "session_not_found")
     refused(ask(kept, "POST", "/api/run", json={"prompt": "x", "sessionId": id}), 404, "session_not_found", "sessionId")
+
+
+@pytest.mark.parametrize("how", ["one", "all"])
+def test_deleting_right_behind_the_reply_takes_every_file_along(how):
+    """The run still has its place then: what it has left behind is looked for first."""
+    with stateful("fake") as service, service.client() as client:
+        ids = []
+        for number in range(25):
+            answer = client.post("/api/run", json={"prompt": f"n{number}", "allowedTools": ["Bash"]})
+            assert answer.status_code == 200 and answer.json()["sessionId"], answer.text
+            ids.append(answer.json()["sessionId"])
+            gone = client.delete(f"/api/sessions/{ids[-1]}" if how == "one" else "/api/sessions")
+            assert gone.status_code == 200, gone.text
+        until(lambda: not transcripts(service) and not traces(service, *ids), 20, "the removal of all files")
 
 
 def test_of_what_was_said_nothing_is_left_after_deleting(kept, mark):
@@ -205,8 +218,7 @@ def test_of_what_was_said_nothing_is_left_after_deleting(kept, mark):
     assert holders()
     for id in (reply["sessionId"], chat_id):
         assert delete(kept, id).status_code == 200
-    left = [path for path in holders() if "sessions.db" not in path.name]
-    assert not left, left
+    until(lambda: not [path for path in holders() if "sessions.db" not in path.name], 20, "the removal of its files")
     with sqlite3.connect(f"file:{kept.state_dir}/sessions.db?mode=ro", uri=True) as database:
         assert not [line for line in database.iterdump() if mark in line]
 
