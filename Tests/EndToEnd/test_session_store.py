@@ -13,6 +13,7 @@ from dialects import ANTHROPIC, CHATS, DIRECT, OPENAI, check_error
 from direct import (
     SESSION, TIME, USAGE, ask, bash, check_stream, cli_session, config_dir, delete, refused, run, session, snapshot, stateful, stream,
     tool, traces, transcripts)
+from fastcgi import get
 from service import proc, until
 from sessions import MISSING, begun, chat, continued
 from test_conversations import texts
@@ -327,7 +328,6 @@ def test_a_session_whose_transcript_has_vanished_is_gone(fast):
 
 
 def test_health_counts_sessions_of_all_keys_and_those_that_run():
-    # One responder: another counts them only when it has had one itself.
     with stateful("fake", RESPONDERS=1) as service:
         assert service.get("/health").json()["sessions"] == {"total": 0, "locked": 0}
         id = run(service, "one")["sessionId"]
@@ -341,6 +341,22 @@ def test_health_counts_sessions_of_all_keys_and_those_that_run():
             (service.base / "go").touch()
             going.result()
         until(lambda: service.get("/health").json()["sessions"] == {"total": 3, "locked": 0}, 20)
+
+
+def healths(service):
+    """What each responder says of the sessions, asked on its own socket."""
+    return [json.loads(get(service.run_dir / f"r-{pid}.sock", "/health")[1])["sessions"] for pid in service.responders()]
+
+
+def test_health_says_the_same_whichever_responder_is_asked():
+    """Whether it has had a session itself, or not."""
+    with stateful("fake", RESPONDERS=4) as service:
+        assert healths(service) == [{"total": 0, "locked": 0}] * 4
+        assert not (service.state_dir / "sessions.db").exists(), "looking has made a database"
+        begun(service, OPENAI, "one")
+        assert healths(service) == [{"total": 1, "locked": 0}] * 4
+        begun(service, ANTHROPIC, "two")
+        assert healths(service) == [{"total": 2, "locked": 0}] * 4
 
 
 def test_the_operators_command_lists_shows_and_deletes():

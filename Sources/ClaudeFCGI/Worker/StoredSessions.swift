@@ -206,7 +206,7 @@ final class StoredSessions: Sendable {
 
     /// How many there are, as far as that can be said at once.
     var count: Int {
-        guard let stores = state.openedStores else { return 0 }
+        guard let stores = state.storesAtOnce else { return 0 }
         return (try? stores.sessions.count(owner: nil)) ?? 0
     }
 
