@@ -13,31 +13,49 @@ public enum ProcessSweep {
     @discardableResult
     public static func killAll(withEnvironment marker: String) -> Int {
         let wanted = Array(marker.utf8)
+        return killAll(look: { processes(withEnvironment: wanted) }, pause: { usleep($0) })
+    }
+
+    /// How often is looked again where something was found: it may have forked meanwhile.
+    private static let passes = 20
+    /// Between two of these looks, in microseconds.
+    private static let passPause: UInt32 = 2000
+    /// Before each further look where nothing was found and something could not be read, in microseconds: a program is in
+    /// place within the first ones, unless the machine gives it no time, or its file has to come from a slow disk.
+    private static let unreadPauses: [UInt32] = [2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000]
+
+    /// Kills what a look finds until one finds nothing, and has seen everything.
+    ///
+    /// - Parameters:
+    ///   - look: The processes that are to be killed, and whether all others are known to be none.
+    ///   - pause: Sleeps for so many microseconds.
+    static func killAll(
+        look: () -> (found: [pid_t], isAllRead: Bool), pause: (_ microseconds: UInt32) -> Void
+    ) -> Int {
         var killed = 0
-        var unread = 0
-        // A process may fork while the list is read: repeat until a pass finds none.
-        for _ in 0..<20 {
-            let (found, isAllRead) = processes(withEnvironment: wanted)
+        var passesLeft = passes
+        var unreadPauses = unreadPauses[...]
+        while passesLeft > 0 {
+            let (found, isAllRead) = look()
             if found.isEmpty {
-                // A program is in place within the time of a few looks; one without any environment stays so.
-                unread += 1
-                if isAllRead || unread == unreadLooks { break }
+                guard !isAllRead, let time = unreadPauses.popFirst() else { break }
+                pause(time)
+                continue
             }
+            passesLeft -= 1
             for pid in found where kill(pid, SIGKILL) == 0 {
                 killed += 1
                 // Orphans come to the responder when it is their subreaper; elsewhere this says ECHILD.
                 waitpid(pid, nil, WNOHANG)
             }
-            usleep(2000)
+            pause(passPause)
             for pid in found { waitpid(pid, nil, WNOHANG) }
         }
         return killed
     }
 
-    private static let unreadLooks = 4
-
     /// - Returns: Also whether every process was in a state to be read.
-    private static func processes(withEnvironment wanted: [UInt8]) -> (found: [pid_t], isAllRead: Bool) {
+    static func processes(withEnvironment wanted: [UInt8]) -> (found: [pid_t], isAllRead: Bool) {
         guard let directory = unsafe opendir("/proc") else { return ([], true) }
         defer { unsafe closedir(directory) }
         var found: [pid_t] = []
@@ -50,7 +68,7 @@ public enum ProcessSweep {
             guard let pid = pid_t(name), pid != own else { continue }
             let environment = environment(of: pid)
             if environment.isEmpty {
-                isAllRead = isAllRead && !hasProgram(pid)
+                isAllRead = isAllRead && !isUnread(pid)
             } else if environment.split(separator: 0).contains(where: { $0.elementsEqual(wanted) }) {
                 found.append(pid)
             }
@@ -58,10 +76,14 @@ public enum ProcessSweep {
         return (found, isAllRead)
     }
 
-    /// Whether the process is a program's: no zombie, no thread of the kernel's, no other user's.
-    private static func hasProgram(_ pid: pid_t) -> Bool {
+    /// Whether a process that has shown no environment may have one all the same: a program takes another's place in it.
+    private static func isUnread(_ pid: pid_t) -> Bool {
         var byte: CChar = 0
-        return unsafe readlink("/proc/\(pid)/exe", &byte, 1) > 0
+        // No zombie, no thread of the kernel's, no other user's.
+        guard unsafe readlink("/proc/\(pid)/exe", &byte, 1) > 0 else { return false }
+        // One whose place is known and that is empty there was given none.
+        guard let environment = ProcessStat(of: pid)?.environment else { return true }
+        return environment.lowerBound == 0 || !environment.isEmpty
     }
 
     /// Empty for a zombie and for another user's process, and while a program takes another's place (execve).

@@ -51,13 +51,18 @@ extension RunStore {
     /// - Parameters:
     ///   - now: Seconds since 1970.
     ///   - isAlive: Whether the process with this number and start time lives.
+    ///   - willFail: Told each before it is failed, by every process that looks, outside of the transaction.
     ///   - error: The error of those that fail, as JSON.
     /// - Returns: The ids of those that failed.
     @available(*, noasync, message: "blocks")
     public func failAbandoned(
-        now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, error: String
+        now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, willFail: (_ id: String) -> Void = { _ in },
+        error: String
     ) throws(SessionStoreError) -> [String] {
-        try failAbandoned(now: now, isAlive: isAlive) { _, _ in ["error": error] }
+        try failAbandoned(now: now, isAlive: isAlive) { id, _ in
+            willFail(id)
+            return ["error": error]
+        }
     }
 }
 

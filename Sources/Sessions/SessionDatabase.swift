@@ -29,11 +29,14 @@ public final class SessionDatabase: Sendable {
     /// - Parameters:
     ///   - path: The file, in an existing directory; a new one is readable by its owner only.
     ///   - patience: How long a call waits while another process has the file locked, before it fails as busy.
+    ///   - openingPatience: How long this call does so; nil for the same time.
     @available(*, noasync, message: "blocks")
-    public init(path: String, patience: Duration = .seconds(2)) throws(SessionStoreError) {
+    public init(
+        path: String, patience: Duration = .seconds(2), openingPatience: Duration? = nil
+    ) throws(SessionStoreError) {
         self.path = path
         self.patience = patience
-        let lockWait = LockWait(deadline: .now + patience)
+        let lockWait = LockWait(deadline: .now + (openingPatience ?? patience))
         self.lockWait = lockWait
         try Self.createPrivately(path)
         do {

@@ -136,13 +136,57 @@ private struct NoFile: Error {}
         #expect(text == events.dropFirst(1).joined())
     }
 
-    @Test func `a dead writer's file ends with an error behind its last whole event`() throws {
+    /// What a reader gets that was there before the writer died, and one that comes afterwards.
+    private func endings(of written: String, at path: String) throws -> [String] {
+        try Files.replace(path, with: Array(written.utf8))
+        guard var before = RunEventReader(path: path, after: 0) else { throw NoFile() }
+        var text = String(decoding: before.next(), as: UTF8.self)
+        RunEventReader.end(path: path, with: APIError(.internal, "It ended."))
+        guard var behind = RunEventReader(path: path, after: 0) else { throw NoFile() }
+        text += String(decoding: before.next(), as: UTF8.self)
+        #expect(before.hasEnded && behind.next() == Array(text.utf8) && behind.hasEnded)
+        return text.split(separator: "\n\n").map { String($0) }
+    }
+
+    private static let half = "id: 2\nevent: text\ndata: {\"text\":\"2\"}\n"
+
+    @Test(arguments: 0...half.utf8.count)
+    func `a dead writer's stream ends with an error behind its last whole event`(_ length: Int) throws {
         let base = try TemporaryDirectory()
-        try Files.replace(path(base), with: Array("id: 1\ndata: {}\n\nid: 2\nda".utf8))
-        RunEventReader.end(path: path(base), with: APIError(.internal, "It ended."))
-        let text = try Files.read(path(base), limitBytes: 999)
-        #expect(text.hasPrefix("id: 1\ndata: {}\n\nid: 2\nevent: error\n"))
-        #expect(text.contains("\"internal_error\"") && text.hasSuffix("\n\n"))
+        let left = String(decoding: Self.half.utf8.prefix(length), as: UTF8.self)
+        let events = try endings(of: "id: 1\ndata: {}\n\n" + left, at: path(base))
+        #expect(events.count == 2 && events.first == "id: 1\ndata: {}")
+        #expect(events.last?.hasPrefix("id: 2\nevent: error\ndata: {") == true)
+        #expect(events.last?.contains("\"internal_error\"") == true)
+    }
+
+    @Test(arguments: ["result", "error"]) func `a stream that has its end gets no other`(_ name: String) throws {
+        let base = try TemporaryDirectory()
+        let written = "id: 1\ndata: {}\n\nid: 2\nevent: \(name)\ndata: {}\n\n"
+        #expect(try endings(of: written, at: path(base)).joined(separator: "\n\n") + "\n\n" == written)
+    }
+
+    @Test func `of many who end a stream one does`() async throws {
+        let base = try TemporaryDirectory()
+        let path = path(base)
+        for _ in 0..<20 {
+            try Files.replace(path, with: Array("id: 1\ndata: {}\n\nid: 2\nda".utf8))
+            await withTaskGroup { group in
+                for number in 0..<4 {
+                    group.addTask { RunEventReader.end(path: path, with: APIError(.internal, "By \(number).")) }
+                }
+            }
+            let text = try Files.read(path, limitBytes: 9999)
+            #expect(text.split(separator: "event: error").count == 2 && text.hasSuffix("}\n\n"))
+        }
+    }
+
+    @Test func `a stream that was half ended by another that died is ended`() throws {
+        let base = try TemporaryDirectory()
+        let written = "id: 1\ndata: {}\n\nid: 2\nda\nid: 2\nevent: error\ndata: {\"mes"
+        let events = try endings(of: written, at: path(base))
+        #expect(events.count == 2 && events.last?.hasPrefix("id: 2\nevent: error\ndata: {") == true)
+        #expect(events.last?.hasSuffix("}") == true)
     }
 }
 

@@ -152,6 +152,23 @@ def test_behind_the_last_event_there_is_nothing(busy, mark, how):
     assert within(3, lambda: run_events(busy, id, **{how: last})) == []
 
 
+def test_a_stream_whose_end_could_not_be_written_ends_with_an_error(busy, mark):
+    """As on a full disk; in the middle of an event, or behind one."""
+    id = begin(busy, f"{mark} [[say=x]]")
+    ended(busy, id)
+    whole = run_events(busy, id)
+    path = busy.state_dir / "background" / f"{id}.sse"
+    written = path.read_bytes()
+    for cut in (written.rindex(b"id: "), len(written) - 5):
+        os.truncate(path, cut)
+        for after in (0, len(whole) - 1):
+            events = within(3, lambda: run_events(busy, id, after=after))
+            assert events[:-1] == whole[after:-1] and events[-1][:2] == (None, "error"), events
+            check_error(DIRECT, {"error": events[-1][2]}, "internal_error")
+        path.write_bytes(written)
+    assert run_events(busy, id) == whole
+
+
 @pytest.fixture(scope="module")
 def ended_run(busy):
     id = begin(busy, "[[say=x]]")

@@ -13,6 +13,7 @@ from dialects import ANTHROPIC, CHATS, DIRECT, OPENAI, check_error
 from direct import (
     SESSION, TIME, USAGE, ask, bash, check_stream, cli_session, config_dir, delete, refused, run, session, snapshot, stateful, stream,
     tool, traces, transcripts)
+from fastcgi import get
 from service import proc, until
 from sessions import MISSING, begun, chat, continued
 from test_conversations import texts
@@ -182,14 +183,27 @@ def test_deleting_takes_every_file_along(kept, mark):
     assert (place / "made").exists()
     assert (kept.state_dir / "transcripts" / f"{cli}.jsonl").exists(), transcripts(kept)
     assert not list((config_dir(kept) / "projects").rglob(f"{cli}.jsonl")), "the transcript was copied, not moved"
-    # A run that still has its place is left to remove its session's files itself.
-    until(lambda: ask(kept, "GET", "/health").json()["queue"]["processing"] == 0, 20, "the end of the run")
     answer = delete(kept, id)
     assert answer.status_code == 200 and answer.json() == {"message": "Session deleted", "sessionId": id}
-    assert not place.exists() and not traces(kept, id, cli)
+    # A run that still has its place removes them itself, a moment later.
+    until(lambda: not place.exists() and not traces(kept, id, cli), 20, "the removal of its files")
     refused(delete(kept, id), 404, "session_not_found")
     refused(ask(kept, "GET", f"/api/sessions/{id}"), 404, "session_not_found")
     refused(ask(kept, "POST", "/api/run", json={"prompt": "x", "sessionId": id}), 404, "session_not_found", "sessionId")
+
+
+@pytest.mark.parametrize("how", ["one", "all"])
+def test_deleting_right_behind_the_reply_takes_every_file_along(how):
+    """The run still has its place then: what it has left behind is looked for first."""
+    with stateful("fake") as service, service.client() as client:
+        ids = []
+        for number in range(25):
+            answer = client.post("/api/run", json={"prompt": f"n{number}", "allowedTools": ["Bash"]})
+            assert answer.status_code == 200 and answer.json()["sessionId"], answer.text
+            ids.append(answer.json()["sessionId"])
+            gone = client.delete(f"/api/sessions/{ids[-1]}" if how == "one" else "/api/sessions")
+            assert gone.status_code == 200, gone.text
+        until(lambda: not transcripts(service) and not traces(service, *ids), 20, "the removal of all files")
 
 
 def test_of_what_was_said_nothing_is_left_after_deleting(kept, mark):
@@ -205,8 +219,7 @@ def test_of_what_was_said_nothing_is_left_after_deleting(kept, mark):
     assert holders()
     for id in (reply["sessionId"], chat_id):
         assert delete(kept, id).status_code == 200
-    left = [path for path in holders() if "sessions.db" not in path.name]
-    assert not left, left
+    until(lambda: not [path for path in holders() if "sessions.db" not in path.name], 20, "the removal of its files")
     with sqlite3.connect(f"file:{kept.state_dir}/sessions.db?mode=ro", uri=True) as database:
         assert not [line for line in database.iterdump() if mark in line]
 
@@ -315,7 +328,6 @@ def test_a_session_whose_transcript_has_vanished_is_gone(fast):
 
 
 def test_health_counts_sessions_of_all_keys_and_those_that_run():
-    # One responder: another counts them only when it has had one itself.
     with stateful("fake", RESPONDERS=1) as service:
         assert service.get("/health").json()["sessions"] == {"total": 0, "locked": 0}
         id = run(service, "one")["sessionId"]
@@ -329,6 +341,22 @@ def test_health_counts_sessions_of_all_keys_and_those_that_run():
             (service.base / "go").touch()
             going.result()
         until(lambda: service.get("/health").json()["sessions"] == {"total": 3, "locked": 0}, 20)
+
+
+def healths(service):
+    """What each responder says of the sessions, asked on its own socket."""
+    return [json.loads(get(service.run_dir / f"r-{pid}.sock", "/health")[1])["sessions"] for pid in service.responders()]
+
+
+def test_health_says_the_same_whichever_responder_is_asked():
+    """Whether it has had a session itself, or not."""
+    with stateful("fake", RESPONDERS=4) as service:
+        assert healths(service) == [{"total": 0, "locked": 0}] * 4
+        assert not (service.state_dir / "sessions.db").exists(), "looking has made a database"
+        begun(service, OPENAI, "one")
+        assert healths(service) == [{"total": 1, "locked": 0}] * 4
+        begun(service, ANTHROPIC, "two")
+        assert healths(service) == [{"total": 2, "locked": 0}] * 4
 
 
 def test_the_operators_command_lists_shows_and_deletes():

@@ -120,7 +120,7 @@ def test_a_session_id_of_the_wrong_type_is_named(kept, dialect):
 
 
 def listed(service):
-    """The sessions that there are; `/health` counts them only where the responder that is asked has had one."""
+    """The sessions that there are."""
     return [entry["id"] for entry in ask(service, "GET", "/api/sessions", params={"limit": 1000}).json()["sessions"]]
 
 

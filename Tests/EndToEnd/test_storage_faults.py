@@ -1,6 +1,7 @@
 """Storage that fails under the sessions: new runs go on without one, old ones say so clearly, nothing else notices, and it passes by itself."""
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -13,7 +14,8 @@ import pytest
 from dialects import ANTHROPIC, CHATS, DIRECT, OPENAI, check_error
 from direct import (
     ask, begin, check_reply, check_stream, ended, fill, mounted, run, session, small_file_system, snapshot, stateful, stream, timed)
-from service import until
+from fastcgi import get
+from service import until, within
 
 
 @pytest.fixture
@@ -306,6 +308,23 @@ def test_a_lock_does_not_hold_up_those_who_wait_for_other_things(faulty, work):
             answers = [future.result() for future in waiting]
         assert all(answer.status_code in (200, 500, 503) for answer in answers)
         assert all(answer.json()["sessionId"] is None for answer in answers if answer.status_code == 200)
+        kept.are_well()
+
+
+def test_health_is_quick_where_the_lock_was_there_first(faulty, work):
+    """With responders that have not opened the database yet."""
+    with faulty as service:
+        kept = Kept(service)
+        for checkpoint in (False, True):  # an empty log is written to when it is opened
+            if checkpoint:
+                with contextlib.closing(sqlite3.connect(service.base / "state" / "sessions.db")) as database:
+                    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            restarted(service)
+            with locked(service):
+                service.start()
+                for pid in service.responders():
+                    status, body = within(1, lambda: get(service.run_dir / f"r-{pid}.sock", "/health"))
+                    assert status == 200 and set(json.loads(body)["sessions"]) == {"total", "locked"}
         kept.are_well()
 
 

@@ -1,8 +1,9 @@
 import CLinux
 import Foundation
-import ProcessControl
 import Synchronization
 import Testing
+
+@testable import ProcessControl
 
 /// What a child wrote until its end, and how it ended.
 private func output(
@@ -395,6 +396,39 @@ private final class Kept {
             #expect(ProcessSweep.killAll(withEnvironment: marker) >= 1)
             #expect(eventually { !isRunning(stray) })
         }
+    }
+
+    /// A machine that has no time for it, or a slow disk, can keep it there.
+    @Test func `a process that shows nothing for long is found`() throws {
+        let child = try ChildProcess(shell("sleep 300"))
+        var waited: UInt32 = 0
+        var left = [child.pid]
+        let killed = ProcessSweep.killAll(
+            look: {
+                if waited < 120_000 { return ([], false) }
+                defer { left = [] }
+                return (left, true)
+            }, pause: { waited += $0 })
+        #expect(killed == 1)
+        #expect(eventually { !isRunning(child.pid) })
+    }
+
+    @Test func `one that never shows anything is waited for a quarter of a second in all`() {
+        var waited: UInt32 = 0
+        #expect(ProcessSweep.killAll(look: { ([], false) }, pause: { waited += $0 }) == 0)
+        #expect((200_000...260_000).contains(waited))
+    }
+
+    @Test func `where everything can be read nothing is waited for`() {
+        #expect(ProcessSweep.killAll(look: { ([], true) }, pause: { _ in Issue.record("a pause") }) == 0)
+    }
+
+    @Test func `a process that was given no environment keeps no sweep waiting`() throws {
+        let child = try ChildProcess(
+            ChildCommand(executable: "/bin/sleep", arguments: ["300"], environment: [], directory: "/"))
+        // Others on the machine change their programs just now and then.
+        #expect(eventually { ProcessSweep.processes(withEnvironment: Array("NONE=1".utf8)).isAllRead })
+        #expect(isRunning(child.pid))
     }
 
     @Test func `a sweep spares who only resembles the marker`() throws {

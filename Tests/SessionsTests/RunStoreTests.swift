@@ -162,6 +162,16 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
         #expect(try store.failAbandoned(now: 1234, isAlive: isAlive, error: "{why}") == [])
     }
 
+    /// Its stream can be ended before anybody takes it for over.
+    @Test func `a run is told of before it fails`() throws {
+        for id in ["one", "two"] { try store.insert(.sample(id, state: .running)) }
+        var told: [String: StoredRun.State] = [:]
+        let failed = try store.failAbandoned(
+            now: 1, isAlive: { _, _ in false }, willFail: { id in told[id] = (try? found(id))?.state }, error: "{}")
+        #expect(told == ["one": .running, "two": .running] && failed.sorted() == ["one", "two"])
+        #expect(try found("one")?.state == .failed)
+    }
+
     @Test func `each abandoned run is named by one of several processes`() async throws {
         let ids = (0..<60).map { "run_\($0)" }
         try insert(ids)

@@ -69,6 +69,7 @@ extension Responder {
                 beat = .now + settings.heartbeatAfter
                 look = isOver ? .now : look
             } else if isOver, !reply.isFull {
+                if !reader.hasEnded { reply.append(Self.missingEnd) }
                 return
             } else if beat <= .now {
                 var out: [UInt8] = []
@@ -96,6 +97,12 @@ extension Responder {
             throw .invalid(name, "`\(name)` must be the `id` of an event, a whole number.")
         }
         return number
+    }
+
+    /// The event for a stream whose end could not be written, on a full disk, say: it has no number, and is in no file.
+    private static var missingEnd: [UInt8] {
+        DirectStream.errorEvent(
+            APIError(.internal, "The rest of the run's events is lost. `GET /api/runs/ID` says how it ended."), id: nil)
     }
 
     /// Between two looks at whether the run still goes on.

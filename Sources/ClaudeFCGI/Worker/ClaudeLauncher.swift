@@ -74,7 +74,7 @@ struct ClaudeLauncher: Sendable {
         for directory in [settings.workspaceDirectory, settings.freshDirectory] { try? Files.makeDirectory(directory) }
         for directory in [settings.temporaryDirectory, settings.freshDirectory] {
             for name in Files.names(in: directory) {
-                guard let pid = Int32(name.prefix { $0 != "-" }), !isAlive(pid) else { continue }
+                guard let pid = Int32(name.prefix { $0 != "-" }), !ProcessIdentity.isAlive(pid) else { continue }
                 remains(of: name).remove()
             }
         }

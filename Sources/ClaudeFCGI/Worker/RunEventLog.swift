@@ -2,7 +2,10 @@
 //
 // One process appends; any number follow the file. An event is whole when its empty line is there: who reads takes whole
 // events only, so what a killed writer left half written is never seen. Each has its number as `id`, from 1. The last event
-// is `result` or `error`; where the writer died, who fails the run appends `error`.
+// is `result` or `error`; where the writer died, who is about to fail the run appends `error`. Nothing is ever cut off: others
+// read on at the place that they have come to. Behind a half an event the last one begins on a line of its own, with an `id`,
+// as no line of an event's data does, and who reads lets the half go. Several may be about to fail the run: a lock on the file
+// lets one after the other look, and whoever finds its end there leaves it at that.
 
 import Dialects
 import Glibc
@@ -67,6 +70,8 @@ struct RunEventReader: ~Copyable {
     private var looked = 0
     private let skipped: Int
     private(set) var lastID = 0
+    /// Whether the last event that was read ends the run.
+    private(set) var hasEnded = false
 
     /// Opens the file; nil where there is none.
     ///
@@ -95,8 +100,10 @@ struct RunEventReader: ~Copyable {
         var out: [UInt8] = []
         var start = 0
         for end in max(looked, 1)..<max(rest.count, 1) where rest[end] == 0x0A && rest[end - 1] == 0x0A && end > start {
+            let event = Self.lastBegun(rest[start...end])
             lastID += 1
-            if lastID > skipped { out += rest[start...end] }
+            hasEnded = Self.isEnd(event)
+            if lastID > skipped { out += event }
             start = end + 1
         }
         rest.removeFirst(start)
@@ -104,20 +111,43 @@ struct RunEventReader: ~Copyable {
         return out
     }
 
-    /// Appends the event that ends a run to the file of a writer that died, behind its last whole event.
-    static func end(path: String, with error: APIError) {
-        guard var reader = RunEventReader(path: path, after: 0) else { return }
-        var whole = 0
-        while true {
-            let events = reader.next()
-            if events.isEmpty { break }
-            whole += events.count
+    /// An event without the half of another that its writer has left before it.
+    private static func lastBegun(_ events: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+        var end = events.endIndex
+        while let lineEnd = events[..<end].lastIndex(of: 0x0A) {
+            let line = events[(lineEnd + 1)...]
+            if line.starts(with: "id: ".utf8) { return line }
+            end = lineEnd
         }
-        try? Files.cut(path, toBytes: whole)
+        return events
+    }
+
+    /// Whether nothing follows the event.
+    private static func isEnd(_ event: ArraySlice<UInt8>) -> Bool {
+        // The first line is its `id`.
+        let name = event.drop { $0 != 0x0A }.dropFirst()
+        return name.starts(with: "event: result\n".utf8) || name.starts(with: "event: error\n".utf8)
+    }
+
+    /// How long another process that ends the same file is waited for.
+    private static let endPatience = Duration.seconds(1)
+
+    /// Appends the event that ends a run to the file of a writer that died; once, whoever else does so.
+    static func end(path: String, with error: APIError) {
+        guard var reader = RunEventReader(path: path, after: .max) else { return }
+        let deadline = ContinuousClock.now + endPatience
+        while flock(reader.descriptor, LOCK_EX | LOCK_NB) != 0 {
+            // Whoever has the lock writes the end.
+            guard errno == EWOULDBLOCK || errno == EINTR, ContinuousClock.now < deadline else { return }
+            usleep(1000)
+        }
+        _ = reader.next()
+        if reader.hasEnded { return }
         let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
         guard descriptor >= 0 else { return }
         defer { close(descriptor) }
-        let event = DirectStream.errorEvent(error, id: reader.lastID + 1)
+        let lineEnd: [UInt8] = reader.rest.isEmpty || reader.rest.last == 0x0A ? [] : [0x0A]
+        let event = lineEnd + DirectStream.errorEvent(error, id: reader.lastID + 1)
         _ = unsafe write(descriptor, event, event.count)
     }
 }

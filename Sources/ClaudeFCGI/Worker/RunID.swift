@@ -60,13 +60,3 @@ enum WallClock {
         return (Int(time.tv_sec), Int(time.tv_nsec))
     }
 }
-
-/// Whether a process exists and has not ended: one that was killed stays in the table until its parent has looked.
-func isAlive(_ pid: Int32) -> Bool {
-    guard kill(pid, 0) == 0 || errno == EPERM else { return false }
-    guard let stat = try? Files.read("/proc/\(pid)/stat", limitBytes: 4096), let name = stat.lastIndex(of: ")") else {
-        return true
-    }
-    // `PID (name) STATE …`; the name may have anything in it.
-    return !["Z", "X"].contains(stat[name...].dropFirst(2).first)
-}

@@ -26,6 +26,7 @@ final class SessionRun {
     /// A chat's conversation as it was read last, and after how many turns.
     private var known: (conversation: Conversation, turns: Int)?
     private var isBegun = false
+    private var isOver = false
     /// What the caller asked for that later requests are to go on with.
     private var settings = SessionSettings()
     /// What the CLI was told, for the chat's next turn.
@@ -238,11 +239,17 @@ final class SessionRun {
         return isKept
     }
 
-    /// The run is over, or another responder's: a conversation whose first turn came to nothing is none.
+    /// The run is over and has no place any more, or is another responder's.
+    ///
+    /// A conversation whose first turn came to nothing is none. One that was deleted while the run had its place has files.
     func end() {
-        guard isBegun, let session else { return }
-        isBegun = false
-        sessions.abandon(session)
+        guard !isOver, let session else { return }
+        isOver = true
+        if isBegun {
+            sessions.abandon(session)
+        } else if profile == .agent {
+            sessions.removeFilesIfDeleted(session)
+        }
     }
 }
 

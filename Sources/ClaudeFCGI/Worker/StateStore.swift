@@ -10,8 +10,11 @@ struct SessionStores: Sendable {
     let sessions: SessionStore
     let runs: RunStore
 
-    init(path: String) throws(SessionStoreError) {
-        let database = try SessionDatabase(path: path)
+    /// Opens the file.
+    ///
+    /// - Parameter openingPatience: How long is waited for another process meanwhile; nil for as long as later.
+    init(path: String, openingPatience: Duration? = nil) throws(SessionStoreError) {
+        let database = try SessionDatabase(path: path, openingPatience: openingPatience)
         responses = ResponseStore(database: database)
         sessions = SessionStore(database: database)
         runs = RunStore(database: database)
@@ -22,10 +25,15 @@ struct SessionStores: Sendable {
 ///
 /// Opened when first needed: who uses neither sessions nor the Responses API has no database.
 final class StateStore: Sendable {
+    /// How long whoever wants no more than a look waits for the file.
+    private static let lookPatience = Duration.milliseconds(100)
+
     let settings: Settings
     let environment: ClaudeEnvironment
     let logger: Logger
     private let opened = Mutex<SessionStores?>(nil)
+    /// Held while the file is opened, which may have to wait for another process.
+    private let opening = Mutex<Void>(())
 
     init(settings: Settings, environment: ClaudeEnvironment, logger: Logger) {
         self.settings = settings
@@ -38,23 +46,41 @@ final class StateStore: Sendable {
     /// Whether anything was ever kept.
     var exists: Bool { Files.exists(path) }
 
-    /// The stores where they have been opened: nothing is waited for.
-    var openedStores: SessionStores? { opened.withLock { $0 } }
+    private var openedStores: SessionStores? { opened.withLock { $0 } }
+
+    /// The stores where they are open, or there is a file that can be opened at once.
+    var storesAtOnce: SessionStores? {
+        if let openedStores { return openedStores }
+        guard exists else { return nil }
+        let deadline = ContinuousClock.now + Self.lookPatience
+        repeat {
+            if let result = opening.withLockIfAvailable({ _ in open(patience: deadline - .now) }) {
+                return try? result.get()
+            }
+            // Another thread opens it.
+            usleep(1000)
+            if let openedStores { return openedStores }
+        } while ContinuousClock.now < deadline
+        return nil
+    }
 
     /// The stores, opened by now.
     func stores() throws(SessionStoreError) -> SessionStores {
-        let result: Result<SessionStores, SessionStoreError> = opened.withLock { opened in
-            if let opened { return .success(opened) }
-            do throws(SessionStoreError) {
-                try? Files.makeDirectory(settings.stateDirectory)
-                let stores = try SessionStores(path: path)
-                opened = stores
-                return .success(stores)
-            } catch {
-                return .failure(error)
-            }
+        if let openedStores { return openedStores }
+        return try opening.withLock { _ in open(patience: nil) }.get()
+    }
+
+    /// Opens the file, unless that has been done.
+    private func open(patience: Duration?) -> Result<SessionStores, SessionStoreError> {
+        if let openedStores { return .success(openedStores) }
+        do throws(SessionStoreError) {
+            try? Files.makeDirectory(settings.stateDirectory)
+            let stores = try SessionStores(path: path, openingPatience: patience)
+            opened.withLock { $0 = stores }
+            return .success(stores)
+        } catch {
+            return .failure(error)
         }
-        return try result.get()
     }
 
     /// Does something with the stores; one that fails is a fault of the service's.

@@ -45,7 +45,7 @@ final class StoredResponses: Sendable {
         _ = try use { store throws(SessionStoreError) in
             try store.failAbandoned(
                 now: WallClock.now.seconds,
-                isAlive: { pid, startTime in ProcessIdentity.startTime(of: pid) == startTime },
+                isAlive: { pid, startTime in ProcessIdentity.isAlive(pid, startTime: startTime) },
                 failedResponse: { row in
                     let response = (try? JSONParser.parse(Array(row.response.utf8))) ?? [:]
                     return StateStore.text(ResponsesReply.changed(response, to: .failed, error: error))

@@ -39,23 +39,25 @@ final class StoredRuns: Sendable {
 
     private static func isAlive(_ run: StoredRun) -> Bool {
         guard let pid = run.runnerPID else { return true }
-        return ProcessIdentity.startTime(of: pid) == run.runnerStartTime
+        return ProcessIdentity.isAlive(pid, startTime: run.runnerStartTime)
     }
 
     static let missing = APIError(
         .notFound, "There is no such run: it has expired, or it is another key's.", parameter: "id")
 
     /// Fails every run whose responder has died, and ends its stream.
+    ///
+    /// The stream first: whoever follows it in another responder has all of it once the row says that the run is over.
     func failAbandoned() throws(APIError) {
         let error = APIError(
             .internal, "The part of the service that had the run ended before the run did. Send the request again.")
         let json = StateStore.text(DirectReply.error(error))
-        let failed = try use { store throws(SessionStoreError) in
+        _ = try use { store throws(SessionStoreError) in
             try store.failAbandoned(
                 now: WallClock.now.seconds,
-                isAlive: { pid, startTime in ProcessIdentity.startTime(of: pid) == startTime }, error: json)
+                isAlive: { pid, startTime in ProcessIdentity.isAlive(pid, startTime: startTime) },
+                willFail: { id in RunEventReader.end(path: eventsPath(id), with: error) }, error: json)
         }
-        for id in failed { RunEventReader.end(path: eventsPath(id), with: error) }
     }
 
     /// Removes some of what has expired.

@@ -206,7 +206,7 @@ final class StoredSessions: Sendable {
 
     /// How many there are, as far as that can be said at once.
     var count: Int {
-        guard let stores = state.openedStores else { return 0 }
+        guard let stores = state.storesAtOnce else { return 0 }
         return (try? stores.sessions.count(owner: nil)) ?? 0
     }
 
@@ -234,9 +234,24 @@ final class StoredSessions: Sendable {
         }
     }
 
-    /// A run that goes on removes them itself, at its end.
+    /// Removes the files of a session whose row is gone, unless a request on it runs or waits: that one does it at its end.
+    ///
+    /// Who deletes: the row first, then this look. Who ends: first its place, then a look for the row, then this one. So
+    /// whichever of them comes last finds the row gone and nobody busy.
     private func removeFilesUnlessBusy(_ session: StoredSession) {
         if !isBusy(session.id) { removeFiles(session) }
+    }
+
+    /// Removes the files of a session that was deleted while a request on it had its place, or waited for one.
+    ///
+    /// For that request's end, when it has no place any more.
+    func removeFilesIfDeleted(_ session: StoredSession) {
+        do throws(APIError) {
+            let known = try use { store throws(SessionStoreError) in try store.isKnown(ids: [session.id]) }
+            if known.isEmpty { removeFilesUnlessBusy(session) }
+        } catch {
+            state.warn("not known whether a session was deleted", error)
+        }
     }
 
     /// Removes some of what has expired.

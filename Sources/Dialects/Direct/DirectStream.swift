@@ -74,14 +74,14 @@ public struct DirectStream: StreamEncoder {
 
     /// The event that ends a stream whose writer is gone.
     ///
-    /// - Parameter id: Its number.
-    public static func errorEvent(_ error: APIError, id: Int) -> [UInt8] {
+    /// - Parameter id: Its number; nil for none.
+    public static func errorEvent(_ error: APIError, id: Int?) -> [UInt8] {
         var stream = DirectStream(
-            context: DirectContext(id: "", sessionID: nil, workingDirectory: ""), numbersEvents: true
+            context: DirectContext(id: "", sessionID: nil, workingDirectory: ""), numbersEvents: id != nil
         ) {
             .zero
         }
-        stream.count = id - 1
+        stream.count = (id ?? 1) - 1
         var out: [UInt8] = []
         stream.encode(failure: error, requestID: "", into: &out)
         return out

@@ -1,0 +1,48 @@
+import Sessions
+import Testing
+
+@testable import ClaudeFCGI
+
+@Suite struct StateStoreTests {
+    private func sessions(_ base: TemporaryDirectory) throws -> StoredSessions {
+        let settings = try Settings(environment: ["STATE_DIR": base.path + "/state", "PROXY_API_KEY": "k"])
+        return StoredSessions(
+            StateStore(
+                settings: settings, environment: ClaudeEnvironment(service: settings.environment),
+                logger: settings.makeLogger())
+        ) { _ in false }
+    }
+
+    private func begin(_ sessions: StoredSessions, turns: Int = 1) throws {
+        let session = sessions.fresh(owner: "k", profile: .chat, from: nil, ownsDirectory: false)
+        try sessions.begin(session)
+        for _ in 0..<turns {
+            #expect(try sessions.commit(session, SessionTurn(cliSessionID: "", model: "m", settings: "{}")))
+        }
+    }
+
+    @Test func `who has not used the database counts as who has`() throws {
+        let base = try TemporaryDirectory()
+        let (one, other) = (try sessions(base), try sessions(base))
+        for _ in 0..<3 { try begin(one) }
+        try begin(one, turns: 0)
+        #expect(one.count == 3 && other.count == 3)
+        try begin(other)
+        #expect(one.count == 4 && other.count == 4)
+    }
+
+    @Test func `counting makes no database`() throws {
+        let base = try TemporaryDirectory()
+        let sessions = try sessions(base)
+        #expect(sessions.count == 0)
+        #expect(!Files.exists(base.path + "/state/sessions.db"))
+    }
+
+    @Test func `a database that can't be opened counts as none`() throws {
+        let base = try TemporaryDirectory()
+        let sessions = try sessions(base)
+        try Files.makeDirectory(base.path + "/state")
+        try Files.replace(base.path + "/state/sessions.db", with: Array(repeating: 0x55, count: 8192))
+        #expect(sessions.count == 0)
+    }
+}
