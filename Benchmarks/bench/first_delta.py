@@ -35,10 +35,11 @@ def run(figures, options):
                 if way == "live":
                     for variant in VARIANTS:
                         conversations(figures, options, running, hand, way, 0, variant)
-                if way == "spare":
-                    structured(figures, options, running, hand)
                 for pause in (False, True) if way == "live" else (False,):
                     tools(figures, options, running, hand, way, pause)
+                # Last: from the first schema on, one of the spares is kept for the next.
+                if way == "spare":
+                    structured(figures, options, running, hand)
             finally:
                 hand.close()
 

@@ -37,11 +37,10 @@ def bash(command):
 
 
 def stateful(cli=None, **settings):
-    """A service with a second key, whose state is apart from its RUN_DIR, and whose CLIs have a directory of their own."""
+    """A service with a second key, whose state is apart from its RUN_DIR."""
     service = Service(cli=cli, keys={"other": ""}, **settings)
-    for name, place in (("STATE_DIR", "state"), ("CLAUDE_CONFIG_DIR", "config")):
-        (service.base / place).mkdir()
-        service.environment[name] = str(service.base / place)
+    (service.base / "state").mkdir()
+    service.environment["STATE_DIR"] = str(service.base / "state")
     return service
 
 
@@ -202,14 +201,16 @@ def cli_session(service, mark):
 
 def traces(service, *ids):
     """Files and directories of the service's and of its CLIs' that are named after one of these ids."""
-    roots = [service.state_dir, service.run_dir, config_dir(service)]
+    roots = [service.state_dir, service.run_dir]
     paths = {f"{path}/{name}" for root in roots for path, inner, files in os.walk(root) for name in (*inner, *files)}
     return sorted(path for path in paths if any(id in path for id in ids))
 
 
 def config_dir(service):
-    """Where the CLI keeps what is its own; only for services that set it."""
-    return Path(service.environment["CLAUDE_CONFIG_DIR"])
+    """Where the CLIs keep what is their own: with the offline upstream a directory that `Scripts/run` makes."""
+    found = service.run_dir / "claude"
+    assert found.is_dir(), "nothing could be found there"
+    return found
 
 
 def transcripts(service):

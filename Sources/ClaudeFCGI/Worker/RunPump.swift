@@ -116,6 +116,7 @@ struct RunPump: ~Copyable {
             }
             if entries[4].revents & Int16(POLLRDHUP | POLLHUP | POLLERR) != 0 { return .abandoned }
             if entries[1].revents != 0 { readErrors(child) }
+            // After its end the CLI's pipes are drained without waiting: a grandchild may hold them open.
             var isDrained = entries[0].revents == 0
             if !isDrained { isDrained = !readOutput(&conversation, child, &request, &reply, &delegate) }
             if isDrained, entries[2].revents != 0, !reply.isFull, !conversation.isEnded {

@@ -1,5 +1,6 @@
-/// The model's API as far as the turn of a ``ClaudeWarmup`` needs it: the first answer calls the tool, the one behind its result
-/// is a text. No answer counts any tokens, so the turn has no price.
+/// The model's API as far as the turn of a ``ClaudeWarmup`` needs it.
+///
+/// The first answer calls the tool, the one behind its result is a text. No answer counts any tokens, so the turn has no price.
 public enum WarmupUpstream {
     /// The tool that is offered for that turn.
     static let tool = RunRequest.Tool(
