@@ -4,7 +4,7 @@ import FastCGI
 
 extension Responder {
     /// `POST /v1/messages`.
-    func messages(
+    @inline(never) func messages(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         var run = try decodeChat(request, &log, MessagesRequest.decode)
@@ -18,7 +18,7 @@ extension Responder {
     }
 
     /// `POST /v1/messages/count_tokens`.
-    func countTokens(
+    @inline(never) func countTokens(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let run = try decode(request, &log, MessagesRequest.decodeCount)

@@ -4,7 +4,7 @@ import FastCGI
 
 extension Responder {
     /// `POST /v1/chat/completions`.
-    func chatCompletions(
+    @inline(never) func chatCompletions(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         var run = try decodeChat(request, &log, ChatCompletionsRequest.decode)
@@ -24,7 +24,7 @@ extension Responder {
     }
 
     /// `POST /v1/completions`.
-    func completions(
+    @inline(never) func completions(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let requests = try decode(request, &log, CompletionsRequest.decode)

@@ -7,7 +7,7 @@ import Sessions
 
 extension Responder {
     /// `POST /v1/responses`.
-    func createResponse(
+    @inline(never) func createResponse(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         var wanted = try decode(request, &log, ResponsesRequest.decode)

@@ -7,7 +7,7 @@ import Sessions
 
 extension Responder {
     /// `POST /api/run`.
-    func run(
+    @inline(never) func run(
         _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter, _ log: inout RequestLog
     ) throws(APIError) {
         let policy = client.policy(settings)

@@ -35,7 +35,7 @@ extension Responder {
     }
 
     /// `GET /api/runs/ID/events`: from behind an event on, and on with a run that goes on.
-    func followRun(
+    @inline(never) func followRun(
         _ id: String, _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
         _ log: inout RequestLog
     ) throws(APIError) {

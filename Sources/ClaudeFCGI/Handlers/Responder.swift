@@ -121,6 +121,9 @@ final class Responder: Sendable {
         return (route, client)
     }
 
+    /// Answers by route.
+    ///
+    /// What may wait is not inlined: the stack that all routes need together would be held by each request that waits.
     private func answer(
         _ route: Route, _ client: Client, _ request: inout FastCGIRequest, _ reply: inout ReplyWriter,
         _ log: inout RequestLog
