@@ -13,6 +13,7 @@ import pytest
 
 from dialects import ALL, ANTHROPIC, CHATS, DIRECT, OPENAI, check_error, events_of
 from service import Dechunker, Service, alive, group, parse_raw, pids, stat, status_number, until, within
+from talk import standing_still
 
 
 def reported(service):
@@ -160,6 +161,20 @@ def test_an_answer_is_out_before_its_cli_has_ended(fake, dialect, mode):
     else:
         until(lambda: not any(alive(pid) for pid in reported(fake)), 20, "the end of the CLI and its child")
     works_again(fake)
+
+
+def test_an_answer_that_came_while_its_responder_stood_still_counts():
+    """The request's time is over when the responder looks again, but the answer was there in time."""
+    with Service(cli="fake", RESPONDERS=1, REQUEST_TIMEOUT_MS=4000, RETRY_MAX_ATTEMPTS=1) as service:
+        service.mode("slow 1500")
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(lambda: service.post(OPENAI.path, OPENAI.body("hi")))
+            cli = service.one_cli()
+            until(lambda: cli in reported(service), 10, "the CLI's turn")
+            with standing_still(service.responders()):
+                time.sleep(5)
+            answer = answer.result(30)
+        assert answer.status_code == 200 and OPENAI.text(answer.json()) == "hi", answer.text
 
 
 def test_a_missing_cli_is_named(workspace):
