@@ -51,6 +51,8 @@ public struct ListeningSocket: Sendable {
         return try prepare(0, boundPath: nil)
     }
 
+    private static let mode: mode_t = 0o660
+
     /// Binds and listens on a path; mode 0660.
     ///
     /// A stale socket file is replaced, a live server is left alone.
@@ -65,14 +67,14 @@ public struct ListeningSocket: Sendable {
 
         let descriptor = address.makeSocket()
         guard descriptor >= 0 else { throw .systemCall(name: "socket", path: path, errno: errno) }
-        let previousMask = umask(0o117)
+        // For its owner and group from the first moment, and all of that whatever the umask, which is the whole process's. Nobody
+        // can connect before it listens.
+        fchmod(descriptor, mode)
         let bound = unsafe address.withPointer {
             unsafe Glibc.bind(descriptor, __CONST_SOCKADDR_ARG(__sockaddr__: $0), $1)
         }
-        let bindError = errno
-        umask(previousMask)
-        guard bound == 0, listen(descriptor, backlog) == 0 else {
-            let number = bound == 0 ? errno : bindError
+        guard bound == 0, unsafe chmod(path, mode) == 0, listen(descriptor, backlog) == 0 else {
+            let number = errno
             close(descriptor)
             if number == EADDRINUSE { throw .inUse(path: path) }
             throw .systemCall(name: "bind", path: path, errno: number)

@@ -438,7 +438,8 @@ class Service:
         if not self.record_file.exists():
             return []
         found = []
-        for line in self.record_file.read_text().split("\n"):
+        # What is behind the last line end is still being written.
+        for line in self.record_file.read_text().split("\n")[:-1]:
             if mark in line:
                 entry = json.loads(line)
                 if path in entry["path"] and "count_tokens" not in entry["path"]:
