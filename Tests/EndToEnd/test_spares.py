@@ -245,6 +245,13 @@ def test_a_start_that_stands_still_ends_with_its_responder():
         ready(service)
 
 
+def test_the_end_while_spares_are_started_leaves_nothing(tmp_path):
+    """The check is Service.stop's."""
+    cli = cli_after(tmp_path, 'if [ -n "$BUN_JSC_useDFGJIT" ]; then sleep 20; fi')
+    with Service(cli=cli, SPARES=2, MEMORY_HEADROOM=1, RESPONDERS=2) as service:
+        until(lambda: sum(b"BUN_JSC_useDFGJIT" in environment(pid) for pid in children(service.responders())) == 2, 20, "starts")
+
+
 def test_old_spares_are_replaced():
     with Service(SPARES=1, SPARE_TTL=10, MEMORY_HEADROOM=1, RESPONDERS=1) as service:
         first, = ready(service, 1)

@@ -63,6 +63,10 @@ final class SparePool: Sendable {
     private let state = Mutex(State())
     private let wake = clinux_eventfd()
     private let starting = SpareStart()
+    /// Whether one is being started, or may be in a moment.
+    private let isBusy = Atomic<Bool>(false)
+    /// How long the end waits for a start to be given up.
+    private static let abortPatience = Duration.seconds(2)
     /// Requests that wait for their first piece.
     private let beginning = Atomic<Int>(0)
     /// When the last one took a spare or had its first piece, by ``clinux_monotonic()``.
@@ -137,7 +141,11 @@ final class SparePool: Sendable {
             defer { state.spares = [] }
             return state.spares
         }
+        starting.abort()
         spares.forEach { $0.discard() }
+        // What is being started leaves nothing either.
+        let deadline = ContinuousClock.now + Self.abortPatience
+        while isBusy.load(ordering: .sequentiallyConsistent), ContinuousClock.now < deadline { usleep(2000) }
     }
 
     private func signal() {
@@ -160,11 +168,15 @@ final class SparePool: Sendable {
             var lastFailure = ContinuousClock.now
             while true {
                 var hasFailed = removeUnfit()
+                isBusy.store(true, ordering: .sequentiallyConsistent)
                 if !hasFailed, isWanted {
                     waitForRequests()
-                    if refill() { continue }
+                    let isStarted = refill()
+                    isBusy.store(false, ordering: .sequentiallyConsistent)
+                    if isStarted { continue }
                     hasFailed = true
                 }
+                isBusy.store(false, ordering: .sequentiallyConsistent)
                 if hasFailed {
                     // That one could be started says little where it is not warmed: only time shows that all is well.
                     if lastFailure.duration(to: .now) > Self.backOffs.upperBound * 2 {
@@ -189,8 +201,8 @@ final class SparePool: Sendable {
     ///
     /// - Returns: False when that failed.
     private func refill() -> Bool {
-        guard let identity = launcher.currentIdentity else { return false }
-        let kind = proof.kind(identity)
+        guard !isDraining, let identity = launcher.currentIdentity else { return false }
+        let kind = proof.kind(identity, starting)
         let share = share
         let isPlain = state.withLock { Self.wantsPlain($0, share: share) }
         do throws(SpareFailure) {
@@ -204,10 +216,14 @@ final class SparePool: Sendable {
             report()
             return true
         } catch {
-            logger.warning("a spare could not be started", metadata: [LogKey.errorCause: "\(error.cause)"])
+            if !isDraining {
+                logger.warning("a spare could not be started", metadata: [LogKey.errorCause: "\(error.cause)"])
+            }
             return false
         }
     }
+
+    private var isDraining: Bool { state.withLock { $0.isDraining } }
 
     private var isWanted: Bool {
         let count = state.withLock { $0.isDraining ? Int.max : $0.spares.count }
@@ -231,7 +247,7 @@ final class SparePool: Sendable {
     /// Waits until no request would pay for a start: while one waits for its first piece, and for a moment after that.
     private func waitForRequests() {
         let began = ContinuousClock.now
-        while began.duration(to: .now) < SpareStart.longestDelay {
+        while began.duration(to: .now) < SpareStart.longestDelay, !isDraining {
             let isQuiet = clinux_monotonic() > lastRequest.load(ordering: .relaxed) + Self.quietNanoseconds
             let isPatient = began.duration(to: .now) < Self.quietPatience
             if beginning.load(ordering: .relaxed) == 0, isQuiet || !isPatient { return }

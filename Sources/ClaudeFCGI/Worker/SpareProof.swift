@@ -48,14 +48,16 @@ final class SpareProof: Sendable {
     var isPossible: Bool { ClaudeWarmup.isPossible(environment: launcher.environment.inherited) }
 
     /// How spares of this CLI are started; tried where that is not known yet.
+    ///
+    /// - Parameter starting: By which a trial is held up, and given up.
     @available(*, noasync, message: "blocks while it is tried")
-    func kind(_ identity: Files.Identity) -> SpareKind {
+    func kind(_ identity: Files.Identity, _ starting: SpareStart) -> SpareKind {
         guard isPossible else { return .started }
         let now = ContinuousClock.now
         if let known = known.withLock({ $0 }), known.identity == identity, known.end.map({ now < $0 }) ?? true {
             return known.kind
         }
-        let proved = readCache(identity) ?? prove(identity)
+        let proved = readCache(identity) ?? prove(identity, starting)
         let kind = proved ?? .started
         known.withLock {
             $0 = Known(identity: identity, kind: kind, end: proved == nil ? .now + Self.doubt : nil)
@@ -73,12 +75,13 @@ final class SpareProof: Sendable {
         return json["spares"]?.stringValue.flatMap { SpareKind(rawValue: $0) }
     }
 
-    private func prove(_ identity: Files.Identity) -> SpareKind? {
+    private func prove(_ identity: Files.Identity, _ starting: SpareStart) -> SpareKind? {
         let kind: SpareKind
         do throws(SpareFailure) {
-            kind = try tried()
+            kind = try tried(starting)
         } catch {
             // It may pass.
+            if starting.isAborted { return nil }
             logger.warning("spares can't be warmed now", metadata: [LogKey.errorCause: "\(error.cause)"])
             return nil
         }
@@ -92,18 +95,19 @@ final class SpareProof: Sendable {
 
     /// Tries each kind, the best first.
     @available(*, noasync, message: "blocks")
-    func tried() throws(SpareFailure) -> SpareKind {
+    func tried(_ starting: SpareStart = SpareStart()) throws(SpareFailure) -> SpareKind {
         do throws(SpareFailure) {
-            if try sendsTheSame(.tuned) { return .tuned }
-        } catch  where !error.mayPass {
+            if try sendsTheSame(.tuned, starting) { return .tuned }
+        } catch {
+            if error.mayPass || starting.isAborted { throw error }
             logger.notice("spares are not tuned", metadata: [LogKey.errorCause: "\(error.cause)"])
         }
-        return try sendsTheSame(.warm) ? .warm : .started
+        return try sendsTheSame(.warm, starting) ? .warm : .started
     }
 
     /// - Returns: Whether a warm process sent what a fresh one would have sent.
     @available(*, noasync, message: "blocks")
-    private func sendsTheSame(_ kind: SpareKind) throws(SpareFailure) -> Bool {
+    private func sendsTheSame(_ kind: SpareKind, _ starting: SpareStart) throws(SpareFailure) -> Bool {
         guard let listener = LoopbackListener() else {
             throw SpareFailure(cause: "no port on loopback", mayPass: true)
         }
@@ -116,17 +120,20 @@ final class SpareProof: Sendable {
         } catch {
             throw SpareFailure(cause: error.cause ?? error.message)
         }
+        starting.begin(process.child.pid)
         defer {
+            // Its number may be another's once it has been reaped.
+            starting.end()
             _ = process.child.terminate(patience: .zero, grace: .milliseconds(50))
             process.remains.remove()
         }
         var lines = LineBuffer(limitBytes: RunPump.lineLimitBytes)
-        try launcher.ready(&process, &lines, retries: 0, patience: Self.patience)
+        try launcher.ready(&process, &lines, retries: 0, patience: Self.patience) { starting.look() }
         let bodies = listener.serve { _ in nil }
         var proof = ClaudeProof(listener: listener.address)
-        _ = ClaudeDialogue.run(&process.child, &lines, opening: proof.start(), deadline: .now + Self.patience) {
-            (proof.receive($0, in: $1), proof.isOver)
-        }
+        _ = ClaudeDialogue.run(
+            &process.child, &lines, opening: proof.start(), deadline: .now + Self.patience, look: { starting.look() }
+        ) { (proof.receive($0, in: $1), proof.isOver) }
         listener.close()
         guard let body = bodies.first else { throw SpareFailure(cause: "the CLI asked nothing of the listener") }
         guard let json = try? JSONParser.parse(body) else { return false }

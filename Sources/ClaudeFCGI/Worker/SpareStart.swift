@@ -15,6 +15,7 @@ final class SpareStart: Sendable {
         var isHeldUp = false
         var pausedSince: ContinuousClock.Instant?
         var delay = Duration.zero
+        var isAborted = false
     }
 
     private let state = Mutex(State())
@@ -22,8 +23,8 @@ final class SpareStart: Sendable {
     /// The process has been started.
     func begin(_ group: pid_t) {
         state.withLock { state in
-            state = State(group: group, isHeldUp: state.isHeldUp)
-            Self.stop(&state)
+            state = State(group: group, isHeldUp: state.isHeldUp, isAborted: state.isAborted)
+            if state.isAborted { kill(-group, SIGKILL) } else { Self.stop(&state) }
         }
     }
 
@@ -32,6 +33,17 @@ final class SpareStart: Sendable {
         state.withLock { state in
             Self.goOn(&state)
             state.group = 0
+        }
+    }
+
+    /// Whether nothing is to be started any more.
+    var isAborted: Bool { state.withLock { $0.isAborted } }
+
+    /// Ends the process, and any that is started later.
+    func abort() {
+        state.withLock { state in
+            state.isAborted = true
+            if state.group > 1 { kill(-state.group, SIGKILL) }
         }
     }
 
