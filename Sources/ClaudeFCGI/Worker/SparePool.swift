@@ -43,7 +43,8 @@ final class SparePool: Sendable {
     private static let quietNanoseconds: UInt64 = 100_000_000
     /// How long it waits in all for such a pause; a busy service may have none.
     private static let quietPatience = Duration.milliseconds(300)
-
+    /// How long the end waits for a start to be given up.
+    private static let abortPatience = Duration.seconds(2)
     /// How long a request that a warm process can't take keeps one for the next: where there are others, and where it is the only
     /// one, which chats then take as well.
     private static let plainMemory = Duration.seconds(600)
@@ -65,8 +66,6 @@ final class SparePool: Sendable {
     private let starting = SpareStart()
     /// Whether one is being started, or may be in a moment.
     private let isBusy = Atomic<Bool>(false)
-    /// How long the end waits for a start to be given up.
-    private static let abortPatience = Duration.seconds(2)
     /// Requests that wait for their first piece.
     private let beginning = Atomic<Int>(0)
     /// When the last one took a spare or had its first piece, by ``clinux_monotonic()``.
@@ -168,15 +167,10 @@ final class SparePool: Sendable {
             var lastFailure = ContinuousClock.now
             while true {
                 var hasFailed = removeUnfit()
-                isBusy.store(true, ordering: .sequentiallyConsistent)
-                if !hasFailed, isWanted {
-                    waitForRequests()
-                    let isStarted = refill()
-                    isBusy.store(false, ordering: .sequentiallyConsistent)
+                if !hasFailed, let isStarted = startIfWanted() {
                     if isStarted { continue }
                     hasFailed = true
                 }
-                isBusy.store(false, ordering: .sequentiallyConsistent)
                 if hasFailed {
                     // That one could be started says little where it is not warmed: only time shows that all is well.
                     if lastFailure.duration(to: .now) > Self.backOffs.upperBound * 2 {
@@ -195,6 +189,17 @@ final class SparePool: Sendable {
                 }
             }
         }
+    }
+
+    /// Starts one where there are too few.
+    ///
+    /// - Returns: Nil when there are not; false when it failed.
+    private func startIfWanted() -> Bool? {
+        isBusy.store(true, ordering: .sequentiallyConsistent)
+        defer { isBusy.store(false, ordering: .sequentiallyConsistent) }
+        guard isWanted else { return nil }
+        waitForRequests()
+        return refill()
     }
 
     /// Starts one.
