@@ -13,8 +13,6 @@ internal import GRDB
 public protocol BackgroundState: RawRepresentable<String>, CaseIterable, Sendable {
     /// Nothing changes it any more.
     var isTerminal: Bool { get }
-    /// The state of a thing that an error ended.
-    static var failed: Self { get }
 }
 
 /// Something that a process runs in the background: the part of it that is the same for all kinds.
@@ -233,35 +231,38 @@ public final class BackgroundStore<Thing: BackgroundThing>: Sendable {
         }
     }
 
-    /// Fails every thing whose runner is dead, and counts that as a use; each is failed, and named, by one process.
+    /// Ends every thing whose runner is dead, and counts that as a use; each is ended, and named, by one process.
     ///
     /// - Parameters:
     ///   - now: Seconds since 1970.
     ///   - isAlive: Whether the process with this number and start time lives.
-    ///   - texts: What a failed thing's columns then hold; asked outside of the transaction.
-    /// - Returns: The ids of those that failed.
+    ///   - end: The terminal state of a thing, and what its columns then hold; asked outside of the transaction, by every
+    ///     process that looks. Nil leaves it as it is.
+    /// - Returns: The ids of those that it ended.
     @available(*, noasync, message: "blocks")
-    func failAbandoned(
+    func endAbandoned(
         now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool,
-        texts: (_ id: String, _ owner: String) throws(SessionStoreError) -> [String: String?]?
+        end: (_ id: String, _ owner: String) throws(SessionStoreError) -> (
+            state: Thing.State, texts: [String: String?]
+        )?
     ) throws(SessionStoreError) -> [String] {
         let running = try database.read { db in
             try Row.fetchAll(
                 db, sql: "SELECT id, owner, runner_pid, runner_start_time FROM \(name) WHERE runner_pid IS NOT NULL")
         }
-        var failed: [String] = []
+        var ended: [String] = []
         for row in running {
             let id: String = try database.value(row, "id")
             let pid: Int32 = try database.value(row, "runner_pid")
             let startTime: Int64 = try database.value(row, "runner_start_time")
             guard !isAlive(pid, UInt64(bitPattern: startTime)),
-                let texts = try texts(id, try database.value(row, "owner"))
+                let end = try end(id, try database.value(row, "owner"))
             else { continue }
             var values: [String: (any DatabaseValueConvertible)?] = [
-                "id": id, "state": Thing.State.failed.rawValue, "now": now, "pid": pid, "start_time": startTime,
+                "id": id, "state": end.state.rawValue, "now": now, "pid": pid, "start_time": startTime,
             ]
-            for (column, text) in texts { values.updateValue(text, forKey: column) }
-            let assignments = texts.keys.sorted().map { "\($0) = :\($0), " }.joined()
+            for (column, text) in end.texts { values.updateValue(text, forKey: column) }
+            let assignments = end.texts.keys.sorted().map { "\($0) = :\($0), " }.joined()
             let isOurs = try database.write { db in
                 try db.execute(
                     sql: """
@@ -272,9 +273,9 @@ public final class BackgroundStore<Thing: BackgroundThing>: Sendable {
                     arguments: StatementArguments(values))
                 return db.changesCount > 0
             }
-            if isOurs { failed.append(id) }
+            if isOurs { ended.append(id) }
         }
-        return failed
+        return ended
     }
 
     /// Removes things that nobody used for long, the oldest first, and gives some disk space back.

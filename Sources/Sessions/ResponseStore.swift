@@ -35,8 +35,8 @@ extension ResponseStore {
     public func failAbandoned(
         now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, failedResponse: (StoredResponse) -> String
     ) throws(SessionStoreError) -> [String] {
-        try failAbandoned(now: now, isAlive: isAlive) { id, owner throws(SessionStoreError) in
-            try thing(id: id, owner: owner).map { ["response": failedResponse($0)] }
+        try endAbandoned(now: now, isAlive: isAlive) { id, owner throws(SessionStoreError) in
+            try thing(id: id, owner: owner).map { (.failed, ["response": failedResponse($0)]) }
         }
     }
 

@@ -27,41 +27,36 @@ extension RunStore {
     /// Writes how a run ended, takes its runner off, and counts that as a use.
     ///
     /// - Parameters:
-    ///   - state: A terminal one.
-    ///   - result: The reply, as JSON.
-    ///   - error: The error, as JSON.
+    ///   - end: Its state, and the reply or the error.
     ///   - progress: How far it came, as JSON; nil leaves it as it is.
     ///   - now: Seconds since 1970.
     /// - Returns: Whether this is its end; false when it had ended before or was deleted.
     @available(*, noasync, message: "blocks")
     @discardableResult
     public func finish(
-        id: String, state: StoredRun.State, result: String? = nil, error: String? = nil, progress: String? = nil,
-        now: Int
+        id: String, _ end: StoredRun.End, progress: String? = nil, now: Int
     ) throws(SessionStoreError) -> Bool {
-        precondition(state.isTerminal, "a run ends in a terminal state")
-        return try change(
-            id: id, state: state, texts: ["result": result, "error": error, "progress": progress], now: now) == .made
+        try change(
+            id: id, state: end.state, texts: ["result": end.result, "error": end.error, "progress": progress], now: now)
+            == .made
     }
 
-    /// Fails every run whose runner is dead, and counts that as a use.
+    /// Ends every run whose runner is dead, and counts that as a use.
     ///
-    /// Several processes may look at once: each run is failed, and named, by one of them.
+    /// Several processes may look at once: each run is ended, and named, by one of them.
     ///
     /// - Parameters:
     ///   - now: Seconds since 1970.
     ///   - isAlive: Whether the process with this number and start time lives.
-    ///   - willFail: Told each before it is failed, by every process that looks, outside of the transaction.
-    ///   - error: The error of those that fail, as JSON.
-    /// - Returns: The ids of those that failed.
+    ///   - end: How a run ended; asked by every process that looks, outside of the transaction.
+    /// - Returns: The ids of those that it ended.
     @available(*, noasync, message: "blocks")
-    public func failAbandoned(
-        now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, willFail: (_ id: String) -> Void = { _ in },
-        error: String
+    public func endAbandoned(
+        now: Int, isAlive: (_ pid: Int32, _ startTime: UInt64) -> Bool, end: (_ id: String) -> StoredRun.End
     ) throws(SessionStoreError) -> [String] {
-        try failAbandoned(now: now, isAlive: isAlive) { id, _ in
-            willFail(id)
-            return ["error": error]
+        try endAbandoned(now: now, isAlive: isAlive) { id, _ in
+            let end = end(id)
+            return (end.state, ["result": end.result, "error": end.error])
         }
     }
 }

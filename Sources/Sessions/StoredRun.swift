@@ -19,6 +19,38 @@ public struct StoredRun: Sendable, Equatable {
         public var isTerminal: Bool { self != .queued && self != .running }
     }
 
+    /// How a run ended.
+    public enum End: Sendable, Equatable {
+        /// With the reply, as JSON.
+        case completed(result: String)
+        /// By an error, as JSON.
+        case failed(error: String)
+        /// By its caller; the error says so, as JSON.
+        case cancelled(error: String)
+
+        /// The state that it is in then.
+        public var state: State {
+            switch self {
+            case .completed: .completed
+            case .failed: .failed
+            case .cancelled: .cancelled
+            }
+        }
+
+        /// The reply.
+        public var result: String? {
+            if case .completed(let result) = self { result } else { nil }
+        }
+
+        /// The error.
+        public var error: String? {
+            switch self {
+            case .completed: nil
+            case .failed(let error), .cancelled(let error): error
+            }
+        }
+    }
+
     /// The public id, `run_…`.
     public var id: String
     /// The key's name; for every other key the row does not exist.

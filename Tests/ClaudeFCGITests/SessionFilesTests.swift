@@ -144,7 +144,7 @@ private struct NoFile: Error {}
         RunEventReader.end(path: path, with: APIError(.internal, "It ended."))
         guard var behind = RunEventReader(path: path, after: 0) else { throw NoFile() }
         text += String(decoding: before.next(), as: UTF8.self)
-        #expect(before.hasEnded && behind.next() == Array(text.utf8) && behind.hasEnded)
+        #expect(before.end != nil && behind.next() == Array(text.utf8) && behind.end == before.end)
         return text.split(separator: "\n\n").map { String($0) }
     }
 

@@ -1,16 +1,20 @@
+import Glibc
 import Sessions
+import Synchronization
 import Testing
 
 @testable import ClaudeFCGI
 
 @Suite struct StateStoreTests {
-    private func sessions(_ base: TemporaryDirectory) throws -> StoredSessions {
+    private func state(_ base: TemporaryDirectory) throws -> StateStore {
         let settings = try Settings(environment: ["STATE_DIR": base.path + "/state", "PROXY_API_KEY": "k"])
-        return StoredSessions(
-            StateStore(
-                settings: settings, environment: ClaudeEnvironment(service: settings.environment),
-                logger: settings.makeLogger())
-        ) { _ in false }
+        return StateStore(
+            settings: settings, environment: ClaudeEnvironment(service: settings.environment),
+            logger: settings.makeLogger())
+    }
+
+    private func sessions(_ base: TemporaryDirectory) throws -> StoredSessions {
+        StoredSessions(try state(base)) { _ in false }
     }
 
     private func begin(_ sessions: StoredSessions, turns: Int = 1) throws {
@@ -44,5 +48,28 @@ import Testing
         try Files.makeDirectory(base.path + "/state")
         try Files.replace(base.path + "/state/sessions.db", with: Array(repeating: 0x55, count: 8192))
         #expect(sessions.count == 0)
+    }
+
+    /// Another process writes, or the disk is full.
+    @Test func `an end that can't be written is written later, once`() throws {
+        let base = try TemporaryDirectory()
+        let state = try state(base)
+        let failing = Mutex<Set<Int>>([1, 2])
+        let written = Mutex<[Int]>([])
+        for number in 0..<4 {
+            state.writeEnd("not yet") { _ throws(SessionStoreError) in
+                if failing.withLock({ $0.contains(number) }) { throw .cannotOpen(path: "", errno: ENOSPC) }
+                written.withLock { $0.append(number) }
+            }
+        }
+        #expect(written.withLock { $0 } == [0, 3])
+        state.writePostponed()
+        // One that fails for ever keeps no other back for long.
+        failing.withLock { _ = $0.remove(2) }
+        for _ in 0..<2 { state.writePostponed() }
+        #expect(written.withLock { $0 } == [0, 3, 2])
+        failing.withLock { $0 = [] }
+        for _ in 0..<2 { state.writePostponed() }
+        #expect(written.withLock { $0 } == [0, 3, 2, 1])
     }
 }

@@ -58,12 +58,21 @@ private final class Bench {
         #expect(responder.waitForExit(timeout: .seconds(10)) == .signaled(number: SIGKILL))
     }
 
-    /// Who was about to fail it may have died between the two.
-    @Test func `a run whose stream has its end and whose row does not fails`() throws {
+    /// Whoever wrote its end may have died between the two: what the stream has said is true.
+    @Test(arguments: [
+        ("result", #"{"result":"é"}"#, StoredRun.End.completed(result: #"{"result":"é"}"#)),
+        ("error", #"{"code":"cli_error"}"#, .failed(error: #"{"code":"cli_error"}"#)),
+        ("error", #"{"code":"cancelled"}"#, .cancelled(error: #"{"code":"cancelled"}"#)),
+        ("error", "{}", .failed(error: "{}")),
+    ])
+    func `a run whose stream has its end and whose row does not ends as the stream says`(
+        _ name: String, _ data: String, _ end: StoredRun.End
+    ) throws {
         let bench = try Bench()
-        let events = "id: 1\nevent: error\ndata: {}\n\n"
+        let events = "id: 1\nevent: text\ndata: {}\n\nid: 2\nevent: \(name)\ndata: \(data)\n\n"
         try bench.begin("one", pid: pid_t.max, events: events)
-        #expect(try bench.runs.run("one", owner: "k").state == .failed)
+        let run = try bench.runs.run("one", owner: "k")
+        #expect(run.state == end.state && run.result == end.result && run.error == end.error)
         #expect(try bench.events("one") == events)
     }
 

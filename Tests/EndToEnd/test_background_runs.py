@@ -303,7 +303,8 @@ def test_a_run_that_waits_can_be_cancelled():
         until(lambda: queue(service) == (2, 1), 20, "two that wait")
         assert state(service, second)["state"] == "queued"
         cancel(service, second)
-        assert ended(service, second)["state"] == "cancelled"
+        found = ended(service, second)
+        assert found["state"] == "cancelled" and found["error"]["code"] == "cancelled"
         until(lambda: queue(service) == (1, 1), 20, "one that waits")
         (service.base / "go").touch()
         assert ended(service, first)["state"] == ended(service, third)["state"] == "completed"

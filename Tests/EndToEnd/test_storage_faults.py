@@ -295,6 +295,31 @@ def test_a_lock_that_passes_is_waited_for(faulty, work):
         kept.are_well()
 
 
+@pytest.mark.parametrize("thing", ["run", "response"])
+def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thing):
+    """It is over meanwhile for whoever follows its events; and says so after the death of its responder, too."""
+    with faulty as service:
+        service.mode("held")
+        if thing == "run":
+            path = f'/api/runs/{begin(service, "first", workingDirectory=str(work))}'
+        else:
+            answer = ask(service, "POST", "/v1/responses", json={"model": "sonnet", "input": "first", "background": True})
+            path = f'/v1/responses/{answer.json()["id"]}'
+        running = until(lambda: service.get(path).json() if service.get("/health").json()["queue"]["processing"] else None, 20, "the run")
+        assert running.get("state", running.get("status")) != "completed"
+        with locked(service):
+            (service.base / "go").touch()
+            until(lambda: "not stored yet" in service.log(), 20, "a word in the log")
+            if thing == "run":
+                events = ask(service, "GET", path + "/events").text
+                assert events.count("event: result") == 1
+            found = service.get(path).json()
+            assert found.get("state", found.get("status")) != "completed"
+        whole = until(
+            lambda: found if (found := service.get(path).json()).get("state", found.get("status")) == "completed" else None, 20, "its end")
+        assert "first" in json.dumps(whole["result"] if thing == "run" else whole["output"])
+
+
 def test_a_lock_does_not_hold_up_those_who_wait_for_other_things(faulty, work):
     """While requests wait for the database, `/health` and chats are quick, with every responder."""
     with faulty as service:

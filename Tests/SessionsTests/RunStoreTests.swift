@@ -5,20 +5,19 @@ import Testing
 
 @testable import Sessions
 
-/// Fails what is abandoned and notes each that it named; as one of several processes.
-private func failAbandoned(path: String, named: String) -> Bool {
+/// Ends what is abandoned and notes each that it named; as one of several processes.
+private func endAbandoned(path: String, named: String) -> Bool {
     guard let store = try? RunStore(path: path, patience: .seconds(30)),
-        let ids = try? store.failAbandoned(now: 2000, isAlive: { _, _ in false }, error: "{\"by\":\(getpid())}")
+        let ids = try? store.endAbandoned(
+            now: 2000, isAlive: { _, _ in false }, end: { _ in .failed(error: "{\"by\":\(getpid())}") })
     else { return false }
     let file = unsafe open(named, O_WRONLY | O_CREAT | O_APPEND, 0o600)
     let lines = Array(ids.map { $0 + "\n" }.joined().utf8)
     return unsafe write(file, lines, lines.count) == lines.count
 }
 
-private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State) {
-    guard let store = try? StoreBench().runs() else { return }
-    _ = try? store.update(id: "run_1", state: first, progress: nil, now: 1)
-    _ = try? store.finish(id: "run_1", state: second, now: 1)
+private func update(_ state: StoredRun.State) {
+    _ = try? StoreBench().runs().update(id: "run_1", state: state, progress: nil, now: 1)
 }
 
 @Suite struct RunStoreTests {
@@ -79,23 +78,27 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
         #expect(try store.update(id: "run_1", state: .running, progress: nil, now: 1100))
         #expect(try found()?.progress == StoredRun.sample().progress)
         #expect(try store.update(id: "run_1", state: .running, progress: "{1}", now: 1050))
-        #expect(try store.finish(id: "run_1", state: .completed, result: "{whole}", progress: "{2}", now: 1300))
+        #expect(try store.finish(id: "run_1", .completed(result: "{whole}"), progress: "{2}", now: 1300))
         var expected = StoredRun.sample(state: .completed, used: 1300, runner: nil)
         (expected.progress, expected.result) = ("{2}", "{whole}")
         #expect(try found() == expected)
     }
 
-    @Test(arguments: [StoredRun.State.completed, .failed, .cancelled], StoredRun.State.allCases)
-    func `the first end of a run stays`(first: StoredRun.State, second: StoredRun.State) throws {
+    private static let ends: [StoredRun.End] = [
+        .completed(result: "{1}"), .failed(error: "{2}"), .cancelled(error: "{3}"),
+    ]
+
+    @Test(arguments: ends, ends)
+    func `the first end of a run stays`(first: StoredRun.End, second: StoredRun.End) throws {
         try store.insert(.sample(state: .running))
-        #expect(try store.finish(id: "run_1", state: first, result: "{1}", now: 1100))
+        #expect(try store.finish(id: "run_1", first, now: 1100))
         let ended = try found()
-        if second.isTerminal {
-            #expect(try !store.finish(id: "run_1", state: second, result: "{2}", error: "{2}", now: 1200))
-        } else {
-            #expect(try !store.update(id: "run_1", state: second, progress: "{2}", now: 1200))
+        #expect(ended?.state == first.state && ended?.result == first.result && ended?.error == first.error)
+        #expect(try !store.finish(id: "run_1", second, now: 1200))
+        for state in [StoredRun.State.queued, .running] {
+            #expect(try !store.update(id: "run_1", state: state, progress: "{2}", now: 1200))
         }
-        #expect(try found() == ended && ended?.state == first)
+        #expect(try found() == ended)
     }
 
     @Test func `of two that end a run at the same time one is told that it did`() throws {
@@ -105,8 +108,9 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
         let winners = Mutex<[String: [Int]]>([:])
         onThreads(2) { index in
             for id in ids {
+                let error = "{\(index)}"
                 let isOurs = try? stores[index].finish(
-                    id: id, state: index == 0 ? .completed : .cancelled, error: "{\(index)}", now: 1000)
+                    id: id, index == 0 ? .failed(error: error) : .cancelled(error: error), now: 1000)
                 if isOurs == true { winners.withLock { $0[id, default: []].append(index) } }
             }
         }
@@ -123,14 +127,13 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
         #expect(try !store.delete(id: "run_1", owner: "alice"))
         #expect(try store.isCancelRequested(id: "run_1"))
         #expect(try !store.update(id: "run_1", state: .running, progress: "{}", now: 1000))
-        #expect(try !store.finish(id: "run_1", state: .completed, result: "{}", now: 1000))
+        #expect(try !store.finish(id: "run_1", .completed(result: "{}"), now: 1000))
         #expect(try found() == nil)
     }
 
     @Test func `a run ends in no other way than by its end`() async {
-        await #expect(processExitsWith: .failure) { updateAndFinish(.completed, .completed) }
-        await #expect(processExitsWith: .failure) { updateAndFinish(.running, .running) }
-        await #expect(processExitsWith: .success) { updateAndFinish(.running, .completed) }
+        await #expect(processExitsWith: .failure) { update(.completed) }
+        await #expect(processExitsWith: .success) { update(.running) }
     }
 
     // MARK: Cancellation
@@ -146,29 +149,35 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
 
     // MARK: Dead runners
 
-    @Test func `a run whose runner is dead fails, once`() throws {
+    @Test func `a run whose runner is dead ends, once`() throws {
         try store.insert(.sample("dead", state: .running, runner: (pid: 10, startTime: .max)))
         try store.insert(.sample("reused", owner: "bob", runner: (pid: 11, startTime: 1)))
         try store.insert(.sample("alive", state: .running, runner: (pid: 11, startTime: 2)))
         try store.insert(.sample("ended", state: .completed))
         let isAlive = { (pid: Int32, startTime: UInt64) in pid == 11 && startTime == 2 }
-        let failed = try store.failAbandoned(now: 1234, isAlive: isAlive, error: "{why}")
-        #expect(failed.sorted() == ["dead", "reused"])
+        let end = { (id: String) -> StoredRun.End in
+            id == "dead" ? .failed(error: "{why}") : .completed(result: "{whole}")
+        }
+        #expect(try store.endAbandoned(now: 1234, isAlive: isAlive, end: end).sorted() == ["dead", "reused"])
         var expected = StoredRun.sample("dead", state: .failed, used: 1234, runner: nil)
         expected.error = "{why}"
         #expect(try found("dead") == expected)
         #expect(try found("alive")?.state == .running && found("ended")?.state == .completed)
-        #expect(try !store.finish(id: "dead", state: .completed, result: "{}", now: 2000))
-        #expect(try store.failAbandoned(now: 1234, isAlive: isAlive, error: "{why}") == [])
+        let reused = try store.read(id: "reused", owner: "bob", now: 0)
+        #expect(reused?.state == .completed && reused?.result == "{whole}" && reused?.error == nil)
+        #expect(try !store.finish(id: "dead", .completed(result: "{}"), now: 2000))
+        #expect(try store.endAbandoned(now: 1234, isAlive: isAlive, end: end) == [])
     }
 
     /// Its stream can be ended before anybody takes it for over.
-    @Test func `a run is told of before it fails`() throws {
+    @Test func `a run is asked after before it ends`() throws {
         for id in ["one", "two"] { try store.insert(.sample(id, state: .running)) }
         var told: [String: StoredRun.State] = [:]
-        let failed = try store.failAbandoned(
-            now: 1, isAlive: { _, _ in false }, willFail: { id in told[id] = (try? found(id))?.state }, error: "{}")
-        #expect(told == ["one": .running, "two": .running] && failed.sorted() == ["one", "two"])
+        let ended = try store.endAbandoned(now: 1, isAlive: { _, _ in false }) { id in
+            told[id] = (try? found(id))?.state
+            return .failed(error: "{}")
+        }
+        #expect(told == ["one": .running, "two": .running] && ended.sorted() == ["one", "two"])
         #expect(try found("one")?.state == .failed)
     }
 
@@ -180,7 +189,7 @@ private func updateAndFinish(_ first: StoredRun.State, _ second: StoredRun.State
             for _ in 0..<3 {
                 group.addTask {
                     await #expect(processExitsWith: .success) { [path = path as String, named = named as String] in
-                        guard failAbandoned(path: path, named: named) else { exit(3) }
+                        guard endAbandoned(path: path, named: named) else { exit(3) }
                     }
                 }
             }

@@ -80,7 +80,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
             "finish",
             { s throws(SessionStoreError) in
                 let text = String(repeating: "x", count: 100_000)
-                _ = try s.runs.finish(id: "run_1", state: .completed, result: text, now: 1)
+                _ = try s.runs.finish(id: "run_1", .completed(result: text), now: 1)
             }
         ),
     ]
@@ -105,9 +105,9 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
         ),
         ("cancel", { s throws(SessionStoreError) in _ = try s.runs.requestCancel(id: "run_1", owner: "alice") }),
         (
-            "failAbandoned",
+            "endAbandoned",
             { s throws(SessionStoreError) in
-                _ = try s.runs.failAbandoned(now: 1, isAlive: { _, _ in false }, error: "{}")
+                _ = try s.runs.endAbandoned(now: 1, isAlive: { _, _ in false }, end: { _ in .failed(error: "{}") })
             }
         ),
         ("delete run", { s throws(SessionStoreError) in _ = try s.runs.delete(id: "run_1", owner: "alice") }),
@@ -174,7 +174,7 @@ private func turnOfLoop(_ number: Int) -> SessionTurn {
                     try stores.runs.insert(.sample(id, owner: owner))
                     try stores.runs.update(id: id, state: .running, progress: "{}", now: 1)
                     _ = try stores.sessions.commit(id: id, owner: owner, turn: .sample(), now: 1)
-                    _ = try stores.runs.finish(id: id, state: .completed, result: "{}", now: 1)
+                    _ = try stores.runs.finish(id: id, .completed(result: "{}"), now: 1)
                     _ = try stores.sessions.list(owner: owner, limit: 5, after: nil)
                 }
             }

@@ -63,7 +63,7 @@ extension Responder {
         var hooks = RunHooks()
         hooks.began = { [responses] in
             let running = ResponsesReply.state(.inProgress, request: wanted, context: context, id: id)
-            responses.finish(id, .inProgress, running, nil)
+            responses.begin(id, running)
         }
         hooks.keep = { [responses] answer in
             isKept = true

@@ -129,23 +129,15 @@ extension Responder {
         log.isAbandoned = false
         progress.write()
         if let result = events.reply, log.error == nil {
-            runs.note { store throws(SessionStoreError) in
-                _ = try store.finish(
-                    id: id, state: .completed, result: StateStore.text(result), error: nil, now: WallClock.now.seconds)
-            }
+            runs.finish(id, .completed(result: StateStore.text(result)))
             return
         }
         let error =
-            log.error
-            ?? (isCancelled
-                ? APIError(.cancelled, "The run was cancelled.")
-                : APIError(.internal, "The run ended without an answer. Send the request again."))
+            isCancelled
+            ? APIError(.cancelled, "The run was cancelled.")
+            : log.error ?? APIError(.internal, "The run ended without an answer. Send the request again.")
         events.append(failure: error, requestID: log.requestID)
-        runs.note { store throws(SessionStoreError) in
-            _ = try store.finish(
-                id: id, state: isCancelled ? .cancelled : .failed, result: nil,
-                error: StateStore.text(DirectReply.error(error)), now: WallClock.now.seconds)
-        }
+        runs.finish(id, .ended(by: error))
     }
 }
 
@@ -170,9 +162,6 @@ private final class BackgroundProgress {
 
     func write() {
         written = .now
-        let text = StateStore.text(progress.json)
-        runs.note { store throws(SessionStoreError) in
-            _ = try store.update(id: id, state: .running, progress: text, now: WallClock.now.seconds)
-        }
+        runs.note(id, progress.json)
     }
 }

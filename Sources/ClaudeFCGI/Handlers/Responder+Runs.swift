@@ -56,11 +56,13 @@ extension Responder {
             status: 200, header: [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")])
         var beat = ContinuousClock.now + settings.heartbeatAfter
         var look = ContinuousClock.now
+        var endIsDue: ContinuousClock.Instant?
         while true {
-            var isOver = false
+            // The row could not be written yet, and nothing follows in the stream.
+            var isOver = endIsDue.map { $0 <= .now } ?? false
             if look <= .now {
                 // Before the file is read: what was written before the run ended is read then.
-                isOver = ((try? runs.run(id, owner: client.name))?.state.isTerminal) ?? true
+                isOver = isOver || ((try? runs.run(id, owner: client.name))?.state.isTerminal) ?? true
                 look = .now + Self.followInterval
             }
             let events = reply.isFull ? [] : reader.next()
@@ -68,8 +70,9 @@ extension Responder {
                 reply.append(events)
                 beat = .now + settings.heartbeatAfter
                 look = isOver ? .now : look
+                if reader.end != nil { endIsDue = .now + Self.rowPatience }
             } else if isOver, !reply.isFull {
-                if !reader.hasEnded { reply.append(Self.missingEnd) }
+                if reader.end == nil { reply.append(Self.missingEnd) }
                 return
             } else if beat <= .now {
                 var out: [UInt8] = []
@@ -104,6 +107,9 @@ extension Responder {
         DirectStream.errorEvent(
             APIError(.internal, "The rest of the run's events is lost. `GET /api/runs/ID` says how it ended."), id: nil)
     }
+
+    /// How long a stream that has its end stays open for the run's row: who asks for the run then finds that it is over.
+    private static var rowPatience: Duration { .seconds(3) }
 
     /// Between two looks at whether the run still goes on.
     private static var followInterval: Duration { .milliseconds(200) }

@@ -3,8 +3,8 @@ import Dialects
 import Glibc
 import Sessions
 
-/// What is done from time to time: each responder gives memory back, and one at a time removes what has expired of what is
-/// kept, a few at a time.
+/// What is done from time to time: each responder gives memory back and writes what it could not write, and one at a time
+/// removes what has expired of what is kept, a few at a time.
 enum Maintenance {
     private static let batch = 100
     /// How often in that many rounds what has no row is looked for.
@@ -35,6 +35,7 @@ enum Maintenance {
                     releasedAt = endedCount()
                     clinux_release_heap()
                 }
+                state.writePostponed()
                 secondsLeft -= pause
                 if secondsLeft > 0 { continue }
                 secondsLeft = interval
@@ -58,7 +59,7 @@ enum Maintenance {
         guard isOurs else { return }
         // In small steps: a request's write waits for one of them at most.
         while try sessions.removeExpired(limit: batch) == batch { usleep(10_000) }
-        try runs.failAbandoned()
+        try runs.endAbandoned()
         try runs.removeExpired(limit: batch)
         let oldest = WallClock.now.seconds - Int(state.settings.sessionTTL.components.seconds)
         _ = try state.use("Stored responses", advice: "") { stores throws(SessionStoreError) in

@@ -9,6 +9,7 @@
 
 import Dialects
 import Glibc
+import Sessions
 
 /// Writes the events of one run.
 final class RunEventLog {
@@ -70,8 +71,8 @@ struct RunEventReader: ~Copyable {
     private var looked = 0
     private let skipped: Int
     private(set) var lastID = 0
-    /// Whether the last event that was read ends the run.
-    private(set) var hasEnded = false
+    /// How the run ended, where the last event that was read says so.
+    private(set) var end: StoredRun.End?
 
     /// Opens the file; nil where there is none.
     ///
@@ -102,7 +103,7 @@ struct RunEventReader: ~Copyable {
         for end in max(looked, 1)..<max(rest.count, 1) where rest[end] == 0x0A && rest[end - 1] == 0x0A && end > start {
             let event = Self.lastBegun(rest[start...end])
             lastID += 1
-            hasEnded = Self.isEnd(event)
+            self.end = Self.end(event)
             if lastID > skipped { out += event }
             start = end + 1
         }
@@ -122,32 +123,40 @@ struct RunEventReader: ~Copyable {
         return events
     }
 
-    /// Whether nothing follows the event.
-    private static func isEnd(_ event: ArraySlice<UInt8>) -> Bool {
+    /// How the run ended, where nothing follows the event.
+    private static func end(_ event: ArraySlice<UInt8>) -> StoredRun.End? {
         // The first line is its `id`.
-        let name = event.drop { $0 != 0x0A }.dropFirst()
-        return name.starts(with: "event: result\n".utf8) || name.starts(with: "event: error\n".utf8)
+        let lines = event.drop { $0 != 0x0A }.dropFirst()
+        let isResult = lines.starts(with: "event: result\n".utf8)
+        guard isResult || lines.starts(with: "event: error\n".utf8) else { return nil }
+        let data = lines.drop { $0 != 0x0A }.dropFirst().trimmingPrefix("data: ".utf8).dropLast(2)
+        if isResult { return .completed(result: String(decoding: data, as: UTF8.self)) }
+        return .ended(by: (try? JSONParser.parse(Array(data))) ?? [:])
     }
 
     /// How long another process that ends the same file is waited for.
     private static let endPatience = Duration.seconds(1)
 
     /// Appends the event that ends a run to the file of a writer that died; once, whoever else does so.
-    static func end(path: String, with error: APIError) {
-        guard var reader = RunEventReader(path: path, after: .max) else { return }
+    ///
+    /// - Returns: How the stream had ended before; nil where it had not, or can't be read.
+    @discardableResult
+    static func end(path: String, with error: APIError) -> StoredRun.End? {
+        guard var reader = RunEventReader(path: path, after: .max) else { return nil }
         let deadline = ContinuousClock.now + endPatience
         while flock(reader.descriptor, LOCK_EX | LOCK_NB) != 0 {
             // Whoever has the lock writes the end.
-            guard errno == EWOULDBLOCK || errno == EINTR, ContinuousClock.now < deadline else { return }
+            guard errno == EWOULDBLOCK || errno == EINTR, ContinuousClock.now < deadline else { return nil }
             usleep(1000)
         }
         _ = reader.next()
-        if reader.hasEnded { return }
+        if let end = reader.end { return end }
         let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
-        guard descriptor >= 0 else { return }
+        guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
         let lineEnd: [UInt8] = reader.rest.isEmpty || reader.rest.last == 0x0A ? [] : [0x0A]
         let event = lineEnd + DirectStream.errorEvent(error, id: reader.lastID + 1)
         _ = unsafe write(descriptor, event, event.count)
+        return nil
     }
 }

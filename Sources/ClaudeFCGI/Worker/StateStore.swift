@@ -28,10 +28,15 @@ final class StateStore: Sendable {
     /// How long whoever wants no more than a look waits for the file.
     private static let lookPatience = Duration.milliseconds(100)
 
+    /// Writes the end of something that went on in the background.
+    typealias End = @Sendable (SessionStores) throws(SessionStoreError) -> Void
+
     let settings: Settings
     let environment: ClaudeEnvironment
     let logger: Logger
     private let opened = Mutex<SessionStores?>(nil)
+    /// What could not be written; as many as ran then at most, since nothing begins without its row.
+    private let postponed = Mutex<[End]>([])
     /// Held while the file is opened, which may have to wait for another process.
     private let opening = Mutex<Void>(())
 
@@ -98,6 +103,33 @@ final class StateStore: Sendable {
                 error.isBusy ? .unavailable : .internal,
                 "\(what) can't be reached on the server. \(advice)", retryAfterSeconds: error.isBusy ? 2 : nil,
                 cause: "\(error)")
+        }
+    }
+
+    /// Writes how something ended; where that fails, it is tried again until it is done or this process ends.
+    ///
+    /// - Parameter failure: What the log says then.
+    func writeEnd(_ failure: Logger.Message, _ end: @escaping End) {
+        do throws(SessionStoreError) {
+            try end(try stores())
+        } catch {
+            logger.warning(failure, metadata: [LogKey.errorCause: "\(error)"])
+            postponed.withLock { $0.append(end) }
+        }
+    }
+
+    /// Writes the ends that could not be written before; to be called every so often.
+    @available(*, noasync, message: "blocks")
+    func writePostponed() {
+        while let end = postponed.withLock({ $0.first }) {
+            do throws(SessionStoreError) {
+                try end(try stores())
+                postponed.withLock { _ = $0.removeFirst() }
+            } catch {
+                // Another may be tried first the next time: what is wrong may be with this one alone.
+                postponed.withLock { $0.append($0.removeFirst()) }
+                return
+            }
         }
     }
 

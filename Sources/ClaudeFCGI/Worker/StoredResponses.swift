@@ -61,17 +61,25 @@ final class StoredResponses: Sendable {
         }
     }
 
-    /// Writes how a response ended; a failure is logged, because the caller has the answer.
-    func finish(_ id: String, _ state: StoredResponse.State, _ response: JSONValue, _ conversation: JSONValue?) {
+    /// Writes that a response has begun; a failure is logged, because the run goes on.
+    func begin(_ id: String, _ response: JSONValue) {
         do throws(APIError) {
             _ = try use { store throws(SessionStoreError) in
                 try store.update(
-                    id: id, state: state, response: StateStore.text(response),
-                    conversation: conversation.map(StateStore.text),
+                    id: id, state: .inProgress, response: StateStore.text(response), conversation: nil,
                     now: WallClock.now.seconds)
             }
         } catch {
-            self.state.warn("response not stored", error)
+            state.warn("response not stored", error)
+        }
+    }
+
+    /// Writes how a response ended, now or as soon as that is possible.
+    func finish(_ id: String, _ end: StoredResponse.State, _ response: JSONValue, _ conversation: JSONValue?) {
+        state.writeEnd("end of a response not stored yet") { stores throws(SessionStoreError) in
+            _ = try stores.responses.update(
+                id: id, state: end, response: StateStore.text(response),
+                conversation: conversation.map(StateStore.text), now: WallClock.now.seconds)
         }
     }
 

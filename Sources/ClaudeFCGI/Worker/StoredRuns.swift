@@ -18,13 +18,13 @@ final class StoredRuns: Sendable {
     /// Where a run's events are.
     func eventsPath(_ id: String) -> String { "\(state.settings.backgroundDirectory)/\(id).sse" }
 
-    /// A caller's run; one whose responder has died is failed by then.
+    /// A caller's run; one whose responder has died has ended by then.
     ///
     /// - Throws: ``APIError`` not_found, also for another key's.
     func run(_ id: String, owner: String) throws(APIError) -> StoredRun {
         var found = try look(id, owner)
         if let row = found, !row.state.isTerminal, !Self.isAlive(row) {
-            try failAbandoned()
+            try endAbandoned()
             found = try look(id, owner)
         }
         guard let found else { throw Self.missing }
@@ -45,18 +45,17 @@ final class StoredRuns: Sendable {
     static let missing = APIError(
         .notFound, "There is no such run: it has expired, or it is another key's.", parameter: "id")
 
-    /// Fails every run whose responder has died, and ends its stream.
+    /// Ends every run whose responder has died, and its stream; the stream says how, where it had its end.
     ///
     /// The stream first: whoever follows it in another responder has all of it once the row says that the run is over.
-    func failAbandoned() throws(APIError) {
+    func endAbandoned() throws(APIError) {
         let error = APIError(
             .internal, "The part of the service that had the run ended before the run did. Send the request again.")
-        let json = StateStore.text(DirectReply.error(error))
         _ = try use { store throws(SessionStoreError) in
-            try store.failAbandoned(
+            try store.endAbandoned(
                 now: WallClock.now.seconds,
                 isAlive: { pid, startTime in ProcessIdentity.isAlive(pid, startTime: startTime) },
-                willFail: { id in RunEventReader.end(path: eventsPath(id), with: error) }, error: json)
+                end: { id in RunEventReader.end(path: eventsPath(id), with: error) ?? .ended(by: error) })
         }
     }
 
@@ -78,12 +77,34 @@ final class StoredRuns: Sendable {
         for id in ids where !known.contains(id) { Files.remove(eventsPath(id)) }
     }
 
-    /// Writes how a run stands or ended; a failure is logged, because the run itself goes on.
-    func note(_ body: (RunStore) throws(SessionStoreError) -> Void) {
+    /// Writes how far a run is; a failure is logged, because the run itself goes on.
+    func note(_ id: String, _ progress: JSONValue) {
         do throws(APIError) {
-            try use(body)
+            _ = try use { store throws(SessionStoreError) in
+                try store.update(
+                    id: id, state: .running, progress: StateStore.text(progress), now: WallClock.now.seconds)
+            }
         } catch {
             state.warn("run not stored", error)
         }
+    }
+
+    /// Writes how a run ended, now or as soon as that is possible.
+    func finish(_ id: String, _ end: StoredRun.End) {
+        state.writeEnd("end of a run not stored yet") { stores throws(SessionStoreError) in
+            _ = try stores.runs.finish(id: id, end, now: WallClock.now.seconds)
+        }
+    }
+}
+
+extension StoredRun.End {
+    /// The end of a run by an error; one says that the caller ended it.
+    static func ended(by error: APIError) -> StoredRun.End { ended(by: DirectReply.error(error)) }
+
+    /// The same, by the error as it is in the run's stream.
+    static func ended(by error: JSONValue) -> StoredRun.End {
+        let text = StateStore.text(error)
+        let isCancelled = error["code"]?.stringValue == APIError.Kind.cancelled.rawValue
+        return isCancelled ? .cancelled(error: text) : .failed(error: text)
     }
 }
