@@ -4,6 +4,7 @@
 `pytest --oldest-cli` runs what rests on the CLI's protocol with the oldest CLI that is served; `newer_cli` marks what that one can't do.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from direct import stateful  # noqa: E402
 from service import CHECKOUT, Service  # noqa: E402
+
+# The directory in the README's commands, and what of it was not there.
+SOME_PATH = Path("/some/path")
+MADE = []
 
 CANARY_VARIABLE = "E2E_SECRET_OF_THE_HOST"
 
@@ -38,6 +43,21 @@ SOME_DEATH_FILES = {f"test_{name}.py" for name in "background_runs sessions sess
 def pytest_addoption(parser):
     parser.addoption("--waiting", action="store_true", help="what callers see, and deaths, with spares and live conversations")
     parser.addoption("--oldest-cli", action="store_true", help="only what rests on the CLI, with the oldest one that is served")
+
+
+def pytest_sessionstart(session):
+    # In the process that starts the others, where there are several: it is the last to end.
+    if hasattr(session.config, "workerinput"):
+        return
+    for directory in (SOME_PATH.parent, SOME_PATH):
+        with contextlib.suppress(FileExistsError, PermissionError):
+            directory.mkdir()
+            MADE.append(directory)
+
+
+def pytest_sessionfinish(session):
+    for directory in reversed(MADE):
+        directory.rmdir()
 
 
 def pytest_configure(config):
@@ -90,19 +110,11 @@ def workspace():
 @pytest.fixture(scope="session")
 def some_path(workspace):
     """The seed README's /some/path; where this is not root's machine, a directory that stands for it."""
-    path = Path("/some/path")
-    made = []
-    try:
-        for directory in (path.parent, path):
-            if not directory.exists():
-                directory.mkdir()
-                made.append(directory)
-    except PermissionError:
-        path = workspace / "some-path"
-        path.mkdir()
-    yield path
-    for directory in reversed(made):
-        directory.rmdir()
+    if SOME_PATH.exists():
+        return SOME_PATH
+    path = workspace / "some-path"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture(scope="session")

