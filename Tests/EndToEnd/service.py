@@ -153,6 +153,19 @@ def status_number(pid, name):
     return None
 
 
+def remove_segment(run_dir):
+    """What only the next start on the same RUN_DIR would remove: a responder's without Scripts/run, or of one that was killed."""
+    # FNV-1a, as in Settings.segmentPath.
+    number = 0xCBF29CE484222325
+    for byte in str(run_dir).encode():
+        number = (number ^ byte) * 0x100000001B3 % 2**64
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+    Path(f"/dev/shm/claude-fcgi-{os.geteuid()}-{digits}").unlink(missing_ok=True)
+
+
 # ---- the service -------------------------------------------------------------------------------------------------------------
 
 
@@ -301,20 +314,8 @@ class Service:
                     self.stop()
         finally:
             self.kill()
-            self.remove_segment()
+            remove_segment(self.run_dir)
             shutil.rmtree(self.base, ignore_errors=True)
-
-    def remove_segment(self):
-        """What only the next start on the same RUN_DIR would remove, after a test that killed everything."""
-        # FNV-1a, as in Settings.segmentPath.
-        number = 0xCBF29CE484222325
-        for byte in str(self.run_dir).encode():
-            number = (number ^ byte) * 0x100000001B3 % 2**64
-        digits = ""
-        while number:
-            number, digit = divmod(number, 36)
-            digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        Path(f"/dev/shm/claude-fcgi-{os.geteuid()}-{digits}").unlink(missing_ok=True)
 
     # -- processes
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import fastcgi
-from service import CHECKOUT, KEY, until
+from service import CHECKOUT, KEY, remove_segment, until
 
 SYSTEMD = CHECKOUT / "deploy/systemd"
 PROGRAMS = os.environ.get("CLAUDE_FCGI_BIN", str(CHECKOUT / ".build/release"))
@@ -87,6 +87,7 @@ def test_socket_activation_works(service, tmp_path):
     finally:
         activator.send_signal(signal.SIGTERM)
         status = activator.wait(60)
+        remove_segment(environment["RUN_DIR"])
     assert status == 0, activator.stderr.read().decode()[-2000:]
 
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from dialects import OPENAI
-from service import CHECKOUT, KEY, Service, alive, until
+from service import CHECKOUT, KEY, Service, alive, remove_segment, until
 
 PROGRAMS = CHECKOUT / ".build/release"
 
@@ -343,6 +343,7 @@ def test_respond_on_a_path_serves_and_ends(service, tmp_path):
     finally:
         responder.terminate()
         assert responder.wait(30) == 0
+        remove_segment(service.base / "own")
     assert not path.exists()
 
 
