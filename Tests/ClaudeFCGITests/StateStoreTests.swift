@@ -50,6 +50,26 @@ import Testing
         #expect(sessions.count == 0)
     }
 
+    /// The responder that has the request removes them at its end, unless it dies before.
+    @Test func `the files of a session that is deleted while a request has it go in the end`() throws {
+        let base = try TemporaryDirectory()
+        let isBusy = Atomic<Bool>(true)
+        let sessions = StoredSessions(try state(base)) { _ in isBusy.load(ordering: .relaxed) }
+        let session = sessions.fresh(owner: "k", profile: .agent, from: nil, ownsDirectory: true)
+        try sessions.begin(session)
+        let file = sessions.directory(of: session.id) + "/file"
+        try Files.makeDirectory(sessions.directory(of: session.id))
+        try Files.replace(file, with: [1])
+        try sessions.delete(session.id, owner: "k")
+        for _ in 0..<2 {
+            sessions.removeDeleted()
+            #expect(Files.exists(file))
+        }
+        isBusy.store(false, ordering: .relaxed)
+        sessions.removeDeleted()
+        #expect(!Files.exists(sessions.directory(of: session.id)))
+    }
+
     /// Another process writes, or the disk is full.
     @Test func `an end that can't be written is written later, once`() throws {
         let base = try TemporaryDirectory()

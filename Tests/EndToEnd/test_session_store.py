@@ -1,7 +1,9 @@
 """The sessions that are kept: how many, whose they are, looked at and removed."""
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from direct import (
 from fastcgi import get
 from service import proc, until
 from sessions import MISSING, begun, chat, continued
+from talk import holder_of
 from test_conversations import texts
 from test_run import program
 
@@ -204,6 +207,22 @@ def test_deleting_right_behind_the_reply_takes_every_file_along(how):
             gone = client.delete(f"/api/sessions/{ids[-1]}" if how == "one" else "/api/sessions")
             assert gone.status_code == 200, gone.text
         until(lambda: not transcripts(service) and not traces(service, *ids), 20, "the removal of all files")
+
+
+def test_deleting_right_behind_a_death_takes_every_file_along():
+    """The dead responder's run still has its place then, and nobody that would remove the files at its end."""
+    with stateful("fake", LOG_LEVEL="debug") as service:
+        for _ in range(3):
+            service.mode("recall")
+            id = run(service, "one", allowedTools=["Bash"])["sessionId"]
+            service.mode("held")
+            with service.connect(DIRECT, {"prompt": "two", "sessionId": id}):
+                os.kill(holder_of(service, service.one_cli()), signal.SIGKILL)
+                answer = delete(service, id)
+                assert answer.status_code in (200, 502), answer.text
+            if answer.status_code == 502:  # the dead one's
+                assert delete(service, id).status_code == 200
+            until(lambda: not transcripts(service) and not traces(service, id), 20, "the removal of all files")
 
 
 def test_of_what_was_said_nothing_is_left_after_deleting(kept, mark):

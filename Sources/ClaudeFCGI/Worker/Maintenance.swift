@@ -3,8 +3,8 @@ import Dialects
 import Glibc
 import Sessions
 
-/// What is done from time to time: each responder gives memory back and writes what it could not write, and one at a time
-/// removes what has expired of what is kept, a few at a time.
+/// What is done from time to time: each responder gives memory back, and writes and removes what it could not at once; one at a
+/// time removes what has expired of what is kept, a few at a time.
 enum Maintenance {
     private static let batch = 100
     /// How often in that many rounds what has no row is looked for.
@@ -36,6 +36,7 @@ enum Maintenance {
                     clinux_release_heap()
                 }
                 state.writePostponed()
+                sessions.removeDeleted()
                 secondsLeft -= pause
                 if secondsLeft > 0 { continue }
                 secondsLeft = interval

@@ -1,6 +1,7 @@
 import Admission
 import Dialects
 import Sessions
+import Synchronization
 
 /// The conversations that are kept for their callers, in STATE_DIR, for all responders: rows, and the files that go with them.
 final class StoredSessions: Sendable {
@@ -8,6 +9,8 @@ final class StoredSessions: Sendable {
 
     let state: StateStore
     private let hasRun: @Sendable (_ number: UInt64) -> Bool
+    /// What this responder deleted while a request had it.
+    private let deleted = Mutex<[StoredSession]>([])
 
     /// - Parameter hasRun: Whether a conversation, by its number at the gate, has a request that runs or waits.
     init(_ state: StateStore, hasRun: @escaping @Sendable (_ number: UInt64) -> Bool) {
@@ -239,7 +242,15 @@ final class StoredSessions: Sendable {
     /// Who deletes: the row first, then this look. Who ends: first its place, then a look for the row, then this one. So
     /// whichever of them comes last finds the row gone and nobody busy.
     private func removeFilesUnlessBusy(_ session: StoredSession) {
-        if !isBusy(session.id) { removeFiles(session) }
+        if !isBusy(session.id) { return removeFiles(session) }
+        // The responder that has the request may have died, or may die before it comes to that.
+        if session.profile == .agent { deleted.withLock { $0.append(session) } }
+    }
+
+    /// Removes the files of sessions that were deleted while a request had them, where none has them any more; to be called
+    /// every so often.
+    func removeDeleted() {
+        deleted.withLock { exchange(&$0, with: []) }.forEach(removeFilesUnlessBusy)
     }
 
     /// Removes the files of a session that was deleted while a request on it had its place, or waited for one.
