@@ -275,11 +275,29 @@ def test_check_says_what_is_missing(service, tmp_path):
         assert word in text, text
 
 
+def test_the_cli_that_was_fetched_is_found_last(service, tmp_path):
+    """Beside `make run`: it is where that has put it, and no `claude` is on PATH."""
+    fetched, named = tmp_path / ".claude-cli" / "claude", tmp_path / "bin" / "claude"
+    for path in (fetched, named):
+        path.parent.mkdir()
+        path.symlink_to(os.environ["CLAUDE_PATH"])
+    for directories, found in (("/usr/bin:/bin", fetched), (f"{named.parent}:/usr/bin:/bin", named)):
+        ended = program(service, "check", cwd=tmp_path, ANTHROPIC_API_KEY="offline", CLAUDE_PATH=None, PATH=directories)
+        assert re.search(rf"^ok +CLI: .*{re.escape(str(found))}", ended.stdout, re.M), ended.stdout + ended.stderr
+
+
 def test_check_knows_an_old_cli(service, fake):
     fake.mode("old")
     ended = program(service, "check", CLAUDE_PATH=fake.base / "claude")
     text = ended.stdout + ended.stderr
     assert ended.returncode != 0 and "2.1.100" in text and "2.1.251" in text
+
+
+def test_check_without_a_login_says_so_and_tries_no_spare(service):
+    variables = dict.fromkeys(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"))
+    ended = program(service, "check", cwd=CHECKOUT, SPARES=1, **variables)
+    assert ended.returncode == 0 and re.search("^warn +login: none", ended.stdout, re.M), ended.stdout
+    assert re.search("^ok +SPARES: 1; .*login", ended.stdout, re.M) and not ended.stderr, ended.stdout + ended.stderr
 
 
 def test_check_says_that_spares_fail_to_start(service, tmp_path):
