@@ -295,9 +295,10 @@ def test_a_lock_that_passes_is_waited_for(faulty, work):
         kept.are_well()
 
 
+@pytest.mark.parametrize("when", ["soon", "at the responder's end"])
 @pytest.mark.parametrize("thing", ["run", "response"])
-def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thing):
-    """It is over meanwhile for whoever follows its events; and says so after the death of its responder, too."""
+def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thing, when):
+    """It is over meanwhile for whoever follows its events."""
     with faulty as service:
         service.mode("held")
         if thing == "run":
@@ -315,6 +316,8 @@ def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thi
                 assert events.count("event: result") == 1
             found = service.get(path).json()
             assert found.get("state", found.get("status")) != "completed"
+        if when != "soon":
+            service.restart_responders()
         whole = until(
             lambda: found if (found := service.get(path).json()).get("state", found.get("status")) == "completed" else None, 20, "its end")
         assert "first" in json.dumps(whole["result"] if thing == "run" else whole["output"])

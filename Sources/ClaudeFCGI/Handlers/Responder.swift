@@ -53,12 +53,14 @@ final class Responder: Sendable {
         live.start()
     }
 
-    /// Ends the processes that only wait.
+    /// Ends the processes that only wait, and does what was put off.
     @available(*, noasync, message: "blocks")
     func drain() {
         draining.withLock { _ in
             spares.drain()
             live.drain()
+            sessions.state.writePostponed()
+            sessions.removeDeleted()
         }
     }
 

@@ -121,14 +121,13 @@ final class StateStore: Sendable {
     /// Writes the ends that could not be written before; to be called every so often.
     @available(*, noasync, message: "blocks")
     func writePostponed() {
-        while let end = postponed.withLock({ $0.first }) {
+        // Taken out first: the end of the responder does this too.
+        while let end = postponed.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) {
             do throws(SessionStoreError) {
                 try end(try stores())
-                postponed.withLock { _ = $0.removeFirst() }
             } catch {
-                // Another may be tried first the next time: what is wrong may be with this one alone.
-                postponed.withLock { $0.append($0.removeFirst()) }
-                return
+                // Another is tried first the next time: what is wrong may be with this one alone.
+                return postponed.withLock { $0.append(end) }
             }
         }
     }
