@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -314,6 +315,9 @@ def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thi
             if thing == "run":
                 events = ask(service, "GET", path + "/events").text
                 assert events.count("event: result") == 1
+                # Also for whoever has them all.
+                last = re.findall(r"^id: (\d+)$", events, re.M)[-1]
+                assert "event:" not in ask(service, "GET", f"{path}/events?after={last}").text
             found = service.get(path).json()
             assert found.get("state", found.get("status")) != "completed"
         if when != "soon":

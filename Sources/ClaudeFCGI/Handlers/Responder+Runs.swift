@@ -66,11 +66,11 @@ extension Responder {
                 look = .now + Self.followInterval
             }
             let events = reply.isFull ? [] : reader.next()
+            if reader.end != nil, endIsDue == nil { endIsDue = .now + Self.rowPatience }
             if !events.isEmpty {
                 reply.append(events)
                 beat = .now + settings.heartbeatAfter
                 look = isOver ? .now : look
-                if reader.end != nil { endIsDue = .now + Self.rowPatience }
             } else if isOver, !reply.isFull {
                 if reader.end == nil { reply.append(Self.missingEnd) }
                 return

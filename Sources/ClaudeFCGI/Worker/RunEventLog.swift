@@ -144,13 +144,14 @@ struct RunEventReader: ~Copyable {
     static func end(path: String, with error: APIError) -> StoredRun.End? {
         guard var reader = RunEventReader(path: path, after: .max) else { return nil }
         let deadline = ContinuousClock.now + endPatience
-        while flock(reader.descriptor, LOCK_EX | LOCK_NB) != 0 {
-            // Whoever has the lock writes the end.
-            guard errno == EWOULDBLOCK || errno == EINTR, ContinuousClock.now < deadline else { return nil }
+        var isLocked = flock(reader.descriptor, LOCK_EX | LOCK_NB) == 0
+        while !isLocked, errno == EWOULDBLOCK || errno == EINTR, ContinuousClock.now < deadline {
             usleep(1000)
+            isLocked = flock(reader.descriptor, LOCK_EX | LOCK_NB) == 0
         }
         _ = reader.next()
-        if let end = reader.end { return end }
+        // Whoever has the lock writes the end.
+        if reader.end != nil || !isLocked { return reader.end }
         let descriptor = unsafe open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
         guard descriptor >= 0 else { return nil }
         defer { close(descriptor) }
