@@ -276,14 +276,27 @@ def test_check_says_what_is_missing(service, tmp_path):
 
 
 def test_the_cli_that_was_fetched_is_found_last(service, tmp_path):
-    """Beside `make run`: it is where that has put it, and no `claude` is on PATH."""
-    fetched, named = tmp_path / ".claude-cli" / "claude", tmp_path / "bin" / "claude"
-    for path in (fetched, named):
-        path.parent.mkdir()
+    """Beside `make run`: it is in the checkout of the program. One in the working directory is nobody's: who may write there?"""
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
+    build = checkout / ".build" / "release"
+    fetched, named, planted = checkout / ".claude-cli" / "claude", tmp_path / "bin" / "claude", elsewhere / ".claude-cli" / "claude"
+    for path in (fetched, named, planted):
+        path.parent.mkdir(parents=True)
         path.symlink_to(os.environ["CLAUDE_PATH"])
-    for directories, found in (("/usr/bin:/bin", fetched), (f"{named.parent}:/usr/bin:/bin", named)):
-        ended = program(service, "check", cwd=tmp_path, ANTHROPIC_API_KEY="offline", CLAUDE_PATH=None, PATH=directories)
-        assert re.search(rf"^ok +CLI: .*{re.escape(str(found))}", ended.stdout, re.M), ended.stdout + ended.stderr
+    build.mkdir(parents=True)
+    shutil.copy(f'{os.environ.get("CLAUDE_FCGI_BIN", PROGRAMS)}/claude-fcgi', build)
+    directories = {named: f"{named.parent}:/usr/bin:/bin", fetched: "/usr/bin:/bin"}
+    for found, path in directories.items():
+        assert f"CLAUDE_PATH='{found}'\n" in _settings(build, service, elsewhere, path)
+    fetched.unlink()
+    assert "CLAUDE_PATH=''\n" in _settings(build, service, elsewhere, "/usr/bin:/bin")
+
+
+def _settings(build, service, directory, path):
+    """What the program finds in a directory, with this PATH."""
+    environment = {name: value for name, value in service.environment.items() if name != "CLAUDE_PATH"} | {"PATH": path}
+    return subprocess.run(
+        [build / "claude-fcgi", "settings", "--shell"], env=environment, cwd=directory, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_check_knows_an_old_cli(service, fake):

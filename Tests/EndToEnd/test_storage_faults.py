@@ -307,8 +307,13 @@ def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thi
         else:
             answer = ask(service, "POST", "/v1/responses", json={"model": "sonnet", "input": "first", "background": True})
             path = f'/v1/responses/{answer.json()["id"]}'
-        running = until(lambda: service.get(path).json() if service.get("/health").json()["queue"]["processing"] else None, 20, "the run")
-        assert running.get("state", running.get("status")) != "completed"
+
+        def whole():
+            found = service.get(path).json()
+            return found if found.get("state", found.get("status")) == "completed" else None
+
+        until(lambda: service.get("/health").json()["queue"]["processing"], 20, "the run")
+        assert not whole()
         with locked(service):
             (service.base / "go").touch()
             until(lambda: "not stored yet" in service.log(), 20, "a word in the log")
@@ -318,13 +323,11 @@ def test_the_end_of_a_background_run_is_written_once_it_can_be(faulty, work, thi
                 # Also for whoever has them all.
                 last = re.findall(r"^id: (\d+)$", events, re.M)[-1]
                 assert "event:" not in ask(service, "GET", f"{path}/events?after={last}").text
-            found = service.get(path).json()
-            assert found.get("state", found.get("status")) != "completed"
+            assert not whole()
         if when != "soon":
             service.restart_responders()
-        whole = until(
-            lambda: found if (found := service.get(path).json()).get("state", found.get("status")) == "completed" else None, 20, "its end")
-        assert "first" in json.dumps(whole["result"] if thing == "run" else whole["output"])
+        found = until(whole, 20, "its end")
+        assert "first" in json.dumps(found["result"] if thing == "run" else found["output"])
 
 
 def test_a_lock_does_not_hold_up_those_who_wait_for_other_things(faulty, work):
